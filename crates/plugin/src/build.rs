@@ -33,6 +33,7 @@ pub use clean::{clean, clean_packages};
 pub use command::{CommandReport, command};
 pub use frozen::{Frozen, frozen_requirements};
 pub use held::Held;
+pub(crate) use lock::FILES as PYTHON_LISTS;
 pub use node::{
     NodeProject, build_words, node_version, refuse_member, tool as node_tool, workspace,
 };

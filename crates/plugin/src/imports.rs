@@ -13,7 +13,7 @@ use mfserv_core::{Diagnostic, Location, python_modules};
 use serde::{Deserialize, Serialize};
 
 use crate::base;
-use crate::build::PYTHON_SOURCES;
+use crate::build::{PYTHON_LISTS, PYTHON_SOURCES};
 use crate::child::Run;
 use crate::generate::made_of;
 use crate::home::Home;
@@ -216,13 +216,12 @@ fn starts_of(dir: &Path, spec: &PluginSpec, command: &CommandSpec) -> Vec<String
 /// The directory of the app that a plugin was made of, if that has no list of Python packages.
 fn app_without_list(dir: &Path) -> Option<PathBuf> {
     let app = made_of(dir)?;
-    let lists = ["uv.lock", "poetry.lock", "Pipfile.lock", "pyproject.toml"];
     let names = |sources: &&str| {
         let file = dir.join(sources).join("requirements-to-freeze.txt");
         std::fs::read_to_string(file).is_ok_and(|text| !text.trim().is_empty())
     };
     let has_list =
-        PYTHON_SOURCES.iter().any(names) || lists.iter().any(|list| dir.join(list).exists());
+        PYTHON_SOURCES.iter().any(names) || PYTHON_LISTS.iter().any(|list| dir.join(list).exists());
     (!has_list).then_some(app)
 }
 

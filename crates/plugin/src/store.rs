@@ -34,6 +34,7 @@ pub use forecast::{Forecast, forecast};
 pub use foreign::foreign_files;
 pub use install::{InstallOptions, Prepare, Prepared, Staged, install, postinstall, stage};
 pub use links::{Installed, Origin, current, list, list_of, restore_link};
+pub(crate) use persistent::COMPANIONS;
 pub use persistent::check_persistent_paths;
 pub use releases::{KEPT, Release, current_release, releases};
 pub use repackage::{Repackaged, repackage};

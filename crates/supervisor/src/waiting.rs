@@ -111,7 +111,6 @@ pub(crate) struct Wait {
     pub deadline: Instant,
     /// Failed starts of each watcher when the wait began, of the kind that matters to it.
     failed_before: BTreeMap<WatcherName, u64>,
-    began: Instant,
     /// Since when a worker listens elsewhere than on its port.
     elsewhere_since: Option<Instant>,
 }
@@ -126,9 +125,8 @@ impl Wait {
             Until::Settled | Until::Gone => watcher.failed_starts(),
         };
         let failed_before = all.iter().map(|(name, w)| (name.clone(), failed(w))).collect();
-        let began = Instant::now();
-        let deadline = began + asked.at_most;
-        Wait { deadline, asked, failed_before, began, elsewhere_since: None }
+        let deadline = Instant::now() + asked.at_most;
+        Wait { deadline, asked, failed_before, elsewhere_since: None }
     }
 
     /// The outcome, once there is one.
@@ -175,9 +173,10 @@ impl Wait {
             state: watcher.state(),
             saw: watcher.seen_of_starting(),
         });
-        let after = match self.began.elapsed() {
-            early if early < self.asked.at_most => Duration::from_secs(early.as_secs()),
-            _ => self.asked.at_most,
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let after = match left.is_zero() {
+            true => self.asked.at_most,
+            false => Duration::from_secs((self.asked.at_most - left).as_secs()),
         };
         Unmet::TimedOut { until, after, late: late.collect() }
     }

@@ -56,11 +56,10 @@ impl Nginx {
         self.look_at_certificates(&wanted.server).await;
         let offered = texts(wanted, &Ids::new());
         self.refused.retain(|id, refused| offered.get(id) == Some(&refused.text));
-        let waited: Ids = self.waiting().cloned().collect();
+        let before = self.left_out();
         self.refused.retain(|_, refused| refused.waits_for.is_empty());
-        let others: Ids = self.left_out();
         self.leave_out_waiting(wanted);
-        let is_back = waited.difference(&self.left_out()).any(|id| offered.contains_key(id));
+        let is_back = !before.is_subset(&self.left_out());
         // What was refused may have been so because of another one, and of one that was not there.
         let is_new_set = self.offered != offered || is_back;
         self.offered = offered;
@@ -68,8 +67,9 @@ impl Nginx {
             self.again = Again::default();
         }
         let is_due = self.again.is_due(Instant::now());
-        let is_again = |one: &Refused| is_new_set || is_due && one.is_slow;
-        let again = self.refused.iter().filter(|(id, one)| others.contains(*id) && is_again(one));
+        let is_again =
+            |one: &Refused| one.waits_for.is_empty() && (is_new_set || is_due && one.is_slow);
+        let again = self.refused.iter().filter(|(_, one)| is_again(one));
         let again = again.map(|(id, _)| id.clone()).collect();
         if let Err(refusal) = self.settle(wanted, again).await {
             let why = Diagnostic::error("nginx refuses its configuration").because(&refusal.why);
@@ -290,11 +290,6 @@ impl Nginx {
         let is_fault = |one: &Refused| one.waits_for.is_empty() && !one.is_slow;
         let fragments = self.refused.values().map(|one| (one.sentence.clone(), is_fault(one)));
         fragments.chain(self.without_tls().map(|said| (said.to_string(), true))).collect()
-    }
-
-    /// The fragments that wait for addresses that others have.
-    fn waiting(&self) -> impl Iterator<Item = &PieceId> {
-        self.refused.iter().filter(|(_, one)| !one.waits_for.is_empty()).map(|(id, _)| id)
     }
 
     fn left_out(&self) -> Ids {

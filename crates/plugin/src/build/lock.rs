@@ -20,7 +20,7 @@ const SCRIPT: &str = include_str!("../../python/locks.py");
 /// The project that a lock belongs to.
 const PROJECT: &str = "pyproject.toml";
 /// What is looked for in the directory of a plugin, in this order.
-const FILES: [&str; 4] = ["uv.lock", "poetry.lock", "Pipfile.lock", PROJECT];
+pub(crate) const FILES: [&str; 4] = ["uv.lock", "poetry.lock", "Pipfile.lock", PROJECT];
 /// The largest lock, bytes.
 const LARGEST: u64 = 16 * 1024 * 1024;
 /// How the first line of a list begins that a build has made of a lock.

@@ -9,9 +9,7 @@ use mfserv_platform::disk;
 
 use super::{Purpose, Wanted};
 use crate::leftovers::{Leftover, Leftovers};
-
-/// A database of SQLite, and what SQLite has beside it.
-pub(super) const DATABASE: [&str; 4] = ["", "-journal", "-wal", "-shm"];
+use crate::store::COMPANIONS;
 
 /// What is not packed of an app.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -121,7 +119,7 @@ fn why_not(wanted: &Wanted<'_>, leftovers: &Leftovers, path: &str, is_dir: bool)
     if is_named(wanted.named, path) {
         return None;
     }
-    let is_data = |one: &String| DATABASE.iter().any(|end| path == format!("{one}{end}"));
+    let is_data = |one: &String| COMPANIONS.iter().any(|end| path == format!("{one}{end}"));
     if wanted.finding.persistent.iter().any(is_data) {
         return Some(Why::Data);
     }

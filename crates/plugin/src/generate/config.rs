@@ -6,13 +6,13 @@ use mfserv_core::plan::{slots_of, split_command};
 use mfserv_core::route::{Slots, host};
 
 use super::built::MARK;
-use super::code::DATABASE;
 use super::script::Script;
 use super::servers::{for_socket, trusts_front};
 use super::{MADE_BY_US, PluginFile, Purpose, Wanted};
 use crate::build::{build_words, node_tool};
 use crate::discover::{Interface, Settings, Variable, Web};
 use crate::dotenv;
+use crate::store::COMPANIONS;
 
 /// What is watched: sources, not what an app writes.
 const WATCHED: &str = "\
@@ -387,7 +387,7 @@ fn release_ignore(wanted: &Wanted<'_>, code: &str) -> String {
 
 /// The data of the developer, which the deployed app has of its own.
 fn data_of(wanted: &Wanted<'_>) -> Vec<String> {
-    let with_logs = |path: &String| DATABASE.map(|end| format!("{path}{end}"));
+    let with_logs = |path: &String| COMPANIONS.map(|end| format!("{path}{end}"));
     wanted.finding.persistent.iter().flat_map(with_logs).collect()
 }
 

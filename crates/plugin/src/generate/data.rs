@@ -191,9 +191,7 @@ fn tracked(dir: &Path, path: &str) -> Option<Vec<String>> {
 /// The code of an app that a path is or has in it; `None` if it is only data. A new release would
 /// bring no other.
 fn code_in(dir: &Path, finding: &Finding, path: &str) -> Option<String> {
-    let holds = |file: &str| {
-        file.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
+    let holds = |file: &str| Path::new(file).starts_with(path);
     if let Some(file) = entry_files(finding).into_iter().find(|file| holds(file)) {
         return Some(file);
     }

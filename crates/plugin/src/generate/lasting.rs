@@ -99,11 +99,8 @@ impl Lasting {
 
 /// Adds a path to persistent ones, none of which is in another one: a directory has what is below it.
 pub(super) fn add(paths: &mut Vec<String>, path: String) {
-    let is_in = |inner: &str, outer: &str| {
-        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    if !paths.iter().any(|there| is_in(&path, there)) {
-        paths.retain(|there| !is_in(there, &path));
+    if !paths.iter().any(|there| Path::new(&path).starts_with(there)) {
+        paths.retain(|there| !Path::new(there).starts_with(&path));
         paths.push(path);
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use mfserv_core::Diagnostic;
 use serde::{Deserialize, Serialize};
 
-use super::persistent::JOURNAL;
+use super::persistent::{COMPANIONS, JOURNAL};
 use super::staged::MARK;
 use crate::generate::{CODE, MADE_BY_US};
 use mfserv_platform::disk;
@@ -22,9 +22,6 @@ const NAMED: usize = 5;
 const NO_DATA_DIRS: &[&str] = &["__pycache__", ".cache"];
 /// Files that nobody misses.
 const NO_DATA: &[&str] = &[".committed", RECORD, JOURNAL, MARK, ".configuration_cache"];
-
-/// What SQLite has beside a database.
-const DATABASE_ENDS: &[&str] = &["-journal", "-wal", "-shm"];
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
@@ -110,7 +107,7 @@ fn kept_by(files: &[String], record: &Record) -> Option<String> {
         packed.range(from.clone()..).next().is_some_and(|path| path.starts_with(&from))
     };
     let kept = |path: String| {
-        let file = DATABASE_ENDS.iter().find_map(|end| path.strip_suffix(end)).unwrap_or(&path);
+        let file = COMPANIONS[1..].iter().find_map(|end| path.strip_suffix(end)).unwrap_or(&path);
         let dirs = file.match_indices('/').map(|(at, _)| &file[..at]);
         let dir = dirs.into_iter().find(|dir| !has_packed(dir));
         dir.unwrap_or(file).to_string()

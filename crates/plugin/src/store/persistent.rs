@@ -28,8 +28,8 @@ const NEVER: &[&str] = &[
     "python2_virtualenv_sources",
     "package.json",
 ];
-/// What SQLite has beside a database.
-const COMPANIONS: &[&str] = &["", "-journal", "-wal", "-shm"];
+/// The ends of the names of a database of SQLite, and of what SQLite has beside it.
+pub(crate) const COMPANIONS: [&str; 4] = ["", "-journal", "-wal", "-shm"];
 
 /// To undo what an installation that did not succeed has put in the data directory.
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -82,11 +82,8 @@ impl Lines {
         self.follower.poll(&mut |file, line| {
             let label = labels.get(file).map_or("", String::as_str);
             let line = String::from_utf8_lossy(line);
-            if !frames.contains_key(file) {
-                frames.insert(file.to_owned(), Frames::default());
-            }
-            let shown = frames.get_mut(file).map(|frames| frames.take(line.trim_end_matches('\r')));
-            let shown = shown.into_iter().flatten();
+            let frames = frames.entry(file.to_owned()).or_default();
+            let shown = frames.take(line.trim_end_matches('\r')).into_iter();
             lines.extend(shown.map(|line| format!("{label}{}", for_terminal(&line))));
             recent.push_back(line.trim().into());
             if recent.len() > REMEMBERED {
