@@ -159,7 +159,7 @@ static MACHINE: RwLock<()> = RwLock::new(());
 /// How many tests with load run.
 static LOADS: Mutex<usize> = Mutex::new(0);
 static LOAD_ENDED: Condvar = Condvar::new();
-/// So many may: with one alone, the others wait for it, and half of the machine idles.
+/// So many of them run at a time: where only one may, the others wait for it and a core is idle.
 const MOST_LOADS: usize = 2;
 
 /// One of the tests with load.

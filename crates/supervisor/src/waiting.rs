@@ -19,8 +19,8 @@ const NO_PORT: &str = "not listening on its port";
 const ELSEWHERE: &str = "; it listens on";
 const LISTEN: &str = "have the app listen on the port that the variable PORT names (or write {port} \
                       into its command); ";
-/// A worker that has listened elsewhere for so long will hardly listen on its port: nobody waits longer,
-/// or than a quarter of the time that was given: some programs open another port first.
+/// A wait ends when a worker has listened elsewhere than on its port for so long: it will hardly listen
+/// there. Some programs open another port first, so a caller with more time waits a quarter of it.
 const ELSEWHERE_FOR: Duration = Duration::from_secs(30);
 /// A wait for [`Until::Settled`] ends after this many failed starts of a watcher.
 const FAILED_STARTS: u64 = 2;

@@ -6,7 +6,7 @@ use mfserv_core::layers::Value;
 use mfserv_core::{Diagnostic, Kind, alerts, ini, keys};
 
 use super::plugins::app::AppArgs;
-use super::plugins::made;
+use super::plugins::app_or_plugin;
 use super::progress::Steps;
 use super::report::{self, Outcome};
 use super::{print, print_json, sets};
@@ -203,7 +203,7 @@ impl Check {
             Some(dir) => {
                 let module = configure::module(places, &sets(&self.sets)?)?;
                 let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
-                made::check(places, &dir, &self.app, &module, &mut Steps::new())?
+                app_or_plugin::check(places, &dir, &self.app, &module, &mut Steps::new())?
             }
             None => {
                 self.app.refuse_without_directory()?;

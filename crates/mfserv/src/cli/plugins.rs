@@ -3,6 +3,7 @@
 
 pub mod app;
 pub mod app_names;
+pub mod app_or_plugin;
 mod build;
 mod deploy;
 pub mod dev;
@@ -10,7 +11,6 @@ mod drift;
 pub mod env;
 mod info;
 pub mod install;
-pub mod made;
 pub mod new;
 mod open;
 mod preview;

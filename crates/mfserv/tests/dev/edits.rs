@@ -94,7 +94,7 @@ fn flask_is_edited_again_and_again_under_load_and_no_request_fails() {
     // What else the machine does may take its time: once in three it must be quick.
     let quick = (0..3).any(|round| {
         let (median, boot) = edit_round(&node, round, &main, &code);
-        // A slow machine is slow with what is beside the boot as well.
+        // What an edit needs beside the boot is slow, too, on a slow machine.
         median < boot + boot.max(300)
     });
     load.stop().assert_nothing_failed();

@@ -157,7 +157,7 @@ impl Writer<'_> {
                 ("414", "bad_request"),
                 ("416", "range"),
                 ("421", "unknown_host"),
-                // What it cannot read.
+                // Requests that nginx does not understand.
                 ("50[15]", "bad_request"),
                 ("50[0-9]", "front"),
             ] {

@@ -33,7 +33,7 @@ impl Writer<'_> {
     /// What is made of the client's hello.
     pub(super) fn tls_variables(&self, text: &mut Text) {
         if self.chooses() {
-            // nginx wants to know it before the first map.
+            // nginx takes these two lines only before the first map.
             let names = self.site.copied.by_name.len();
             text.line(format!("map_hash_max_size {};", names.max(1024) * 2));
             // A name has up to 253 characters.

@@ -8,7 +8,7 @@ use mfserv_plugin::build::BuildReport;
 use serde::Serialize;
 
 use super::app::{AppArgs, Root};
-use super::made::PackArgs;
+use super::app_or_plugin::PackArgs;
 use super::{cancel, pack_in, sentence};
 use crate::cli::progress::Steps;
 use crate::cli::report::Outcome;

@@ -8,8 +8,8 @@ use mfserv_plugin::generate::{self, Purpose};
 use mfserv_plugin::{Home, archive, store};
 
 use super::app::{App, AppArgs, Root};
+use super::app_or_plugin::PackArgs;
 use super::install::Install;
-use super::made::PackArgs;
 use super::variables::SetArgs;
 use super::{cancel, own_spec, sentence};
 use crate::cli::operate::Wait;
