@@ -17,6 +17,7 @@ mod alerts;
 mod apps;
 mod autobahn;
 mod bodies;
+mod builds;
 mod carried;
 mod circus;
 mod comeback;

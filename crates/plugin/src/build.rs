@@ -35,7 +35,8 @@ pub use frozen::{Frozen, frozen_requirements};
 pub use held::Held;
 pub(crate) use lock::FILES as PYTHON_LISTS;
 pub use node::{
-    NodeProject, build_words, node_version, refuse_member, tool as node_tool, workspace,
+    NodeProject, build_words, node_variables, node_version, refuse_member, tool as node_tool,
+    workspace,
 };
 pub(crate) use python::environment_from_wheels;
 pub use python::{WHEELS_MARK, check_wheels};
@@ -54,12 +55,15 @@ pub struct BuildOptions {
     pub limit: Duration,
     /// Stops the build.
     pub cancel: Cancel,
+    /// Build scripts and commands run also if nothing has changed since: they may read more than files.
+    pub is_fresh: bool,
 }
 
 impl BuildOptions {
     /// The usual: the host's python3, half an hour for each program.
     pub fn new(home: Home) -> Self {
-        Self { home, python: None, limit: Duration::from_secs(1800), cancel: Cancel::default() }
+        let limit = Duration::from_secs(1800);
+        Self { home, python: None, limit, cancel: Cancel::default(), is_fresh: false }
     }
 }
 

@@ -173,6 +173,14 @@ impl Finding {
         }
     }
 
+    /// The directory of the files that are served, if it is a site of files.
+    pub fn served(&self) -> Option<&str> {
+        match &self.web {
+            Some(Web::Files { dir, .. }) => Some(dir),
+            _ => None,
+        }
+    }
+
     /// What was found and why, in one sentence.
     pub fn sentence(&self) -> String {
         let why: Vec<String> = self.evidence.iter().map(Evidence::to_string).collect();

@@ -12,7 +12,9 @@ mod built;
 mod code;
 mod config;
 mod data;
+mod last_build;
 mod lasting;
+mod node;
 mod page;
 mod script;
 mod servers;
@@ -20,7 +22,6 @@ mod servers;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 pub use built::MARK as BUILT;
 pub use code::{Copied, is_named};
@@ -29,12 +30,12 @@ pub use lasting::{Asked, Lasting};
 use mfserv_core::names::check_plugin_name;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_platform::disk;
+pub use node::{NodeBuilt, build_node};
 pub use script::Script;
 
-use crate::build::{self, BuildOptions, BuildReport, CommandReport, Part};
+use crate::build::BuildOptions;
 use crate::discover::{Finding, Web};
 use crate::home::Home;
-use crate::progress::Progress;
 
 /// The app's own files, below the plugin's directory.
 pub const CODE: &str = "main";
@@ -119,9 +120,12 @@ pub fn made_from(home: &Home, source: &Path) -> Option<(String, PathBuf)> {
 }
 
 /// Makes the plugin of a directory. What a build has made in it before stays. Returns its place,
-/// and what was not copied.
-pub fn generate(home: &Home, wanted: &Wanted<'_>) -> Result<(PathBuf, Copied), Diagnostic> {
-    let place = place_of(home, wanted.name, wanted.purpose);
+/// and what was copied.
+pub fn generate(
+    wanted: &Wanted<'_>,
+    options: &BuildOptions,
+) -> Result<(PathBuf, Copied), Diagnostic> {
+    let place = place_of(&options.home, wanted.name, wanted.purpose);
     refuse_path(wanted.source)?;
     if let Some(other) = made_of(&place).filter(|other| other != wanted.source && other.is_dir()) {
         return Err(Diagnostic::error(format!("there is another app of the name {}", wanted.name))
@@ -138,7 +142,7 @@ pub fn generate(home: &Home, wanted: &Wanted<'_>) -> Result<(PathBuf, Copied), D
             built::make_place(&place, wanted)?;
             Copied::default()
         }
-        Purpose::Deploy => code::copy(wanted, &place.join(CODE))?,
+        Purpose::Deploy => code::copy(wanted, &place, options)?,
     };
     let files = config::files(wanted, CODE);
     files.iter().try_for_each(|file| write(&place, file))?;
@@ -224,70 +228,6 @@ fn write(place: &Path, file: &PluginFile) -> Result<(), Diagnostic> {
     disk::write(&path, file.text.as_bytes())?;
     let mode = fs::Permissions::from_mode(if file.is_program { 0o755 } else { 0o644 });
     fs::set_permissions(&path, mode).map_err(|e| disk::failed("write", &path, e))
-}
-
-/// What the tools of Node have built of an app.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NodeBuilt {
-    /// Its packages; `None` if there are none, or the developer's own are used.
-    packages: Option<Part>,
-    /// Its `build` script has run.
-    has_run_script: bool,
-    elapsed_ms: u64,
-}
-
-impl NodeBuilt {
-    /// Adds it to what was built of the plugin that the app has become.
-    pub fn add_to(self, report: &mut BuildReport) {
-        report.node = report.node.take().or(self.packages);
-        if self.has_run_script {
-            report.command = Some(CommandReport { unchanged: false });
-        }
-        report.elapsed_ms += self.elapsed_ms;
-    }
-}
-
-/// Builds what the tools of Node build: its packages and its `build` script. In a developer's
-/// directory packages that are there, and are newer than their list, stay.
-pub fn build_node(
-    place: &Path,
-    wanted: &Wanted<'_>,
-    options: &BuildOptions,
-    progress: &mut dyn Progress,
-) -> Result<NodeBuilt, Diagnostic> {
-    let mut built = NodeBuilt::default();
-    if !wanted.finding.has_node {
-        return Ok(built);
-    }
-    let began = Instant::now();
-    let dir = match wanted.purpose {
-        Purpose::Dev => wanted.source.to_owned(),
-        Purpose::Deploy => fs::canonicalize(place.join(CODE))
-            .map_err(|e| disk::failed("read", &place.join(CODE), e))?,
-    };
-    let project = build::NodeProject::open(&dir, options, progress)?;
-    if wanted.purpose == Purpose::Deploy {
-        project.bring_back()?;
-    }
-    if wanted.purpose == Purpose::Deploy || !code::has_modules(&dir) {
-        built.packages = project.packages(progress)?;
-    }
-    let member = wanted.finding.member.as_ref();
-    if wanted.finding.build.is_some() {
-        project.build(member, progress)?;
-        built.has_run_script = true;
-    }
-    page::check(&dir, wanted)?;
-    match wanted.purpose {
-        Purpose::Dev if wanted.finding.build.is_some() => built::publish(place, wanted)?,
-        // Of a site only its files are packed.
-        Purpose::Deploy if !matches!(wanted.finding.web, Some(Web::Files { .. })) => {
-            project.leave_production(member, progress)?;
-        }
-        Purpose::Dev | Purpose::Deploy => {}
-    }
-    built.elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Ok(built)
 }
 
 /// Which edits renew the workers, as long as nobody builds again at edits.

@@ -90,7 +90,7 @@ fn build_when_free(
     steps: &mut dyn Progress,
 ) -> Result<BuildReport, Diagnostic> {
     let held = Held::wait(&Home::new(places.home()), dir, cancel)?;
-    build_in(places, &held, cancel, steps)
+    build_in(places, &held, build_options(places, cancel), steps)
 }
 
 /// Packs a plugin that is built; `standalone`: with the base environment that it needs.
@@ -118,11 +118,17 @@ pub fn cancel() -> Result<Cancel, Diagnostic> {
     Cancel::by_signals().map_err(|e| Diagnostic::error("signals cannot be caught").because(e))
 }
 
+/// The usual options of a build in this home.
+pub fn build_options(places: &Places, cancel: &Cancel) -> BuildOptions {
+    BuildOptions { cancel: cancel.clone(), ..BuildOptions::new(Home::new(places.home())) }
+}
+
 /// Builds what a plugin needs: the base environment, if its commands are Python; its own packages.
+/// The interpreter is the one that it asks for.
 pub fn build_in(
     places: &Places,
     held: &Held,
-    cancel: &Cancel,
+    options: BuildOptions,
     steps: &mut dyn Progress,
 ) -> Result<BuildReport, Diagnostic> {
     let dir = held.dir();
@@ -130,10 +136,9 @@ pub fn build_in(
     let spec = own_spec(places, dir)?;
     let python = spec.general.python.clone();
     if base::is_wanted(dir, &spec) {
-        ensure_base(places, python.as_deref(), None, cancel, steps)?;
+        ensure_base(places, python.as_deref(), None, &options.cancel, steps)?;
     }
-    let cancel = cancel.clone();
-    let options = BuildOptions { python, cancel, ..BuildOptions::new(Home::new(places.home())) };
+    let options = BuildOptions { python, ..options };
     let mut report = build_held(held, plugin, &options, steps)?;
     if let Some(section) = &spec.build {
         let begin = Instant::now();

@@ -16,7 +16,7 @@ use super::{failed, only_own_base_dir, places};
 use crate::cli::operation::{Operation, print_warnings};
 use crate::cli::plugins::dev::link;
 use crate::cli::plugins::releases::repackage as again;
-use crate::cli::plugins::{build_in, cancel, hold, pack_in, sentence};
+use crate::cli::plugins::{build_in, build_options, cancel, hold, pack_in, sentence};
 use crate::cli::progress::{Notices, Steps};
 use crate::cli::report::{self, Outcome};
 use crate::cli::{complain, print};
@@ -37,7 +37,7 @@ pub fn build() -> Result<Outcome, Diagnostic> {
     let args = Build::parse();
     let places = places()?;
     let held = hold(&places, &args.dir)?;
-    let report = build_in(&places, &held, &cancel()?, &mut Steps::new())?;
+    let report = build_in(&places, &held, build_options(&places, &cancel()?), &mut Steps::new())?;
     if !report.is_unchanged() {
         // Workers that run from this directory are renewed when a file changes, and those of
         // an environment are not looked at.

@@ -59,7 +59,7 @@ pub fn command(
     let build = Build { dir, section, mark: mark_file(options, dir) };
     let inputs = build.inputs(env);
     let last = build.last();
-    if build.is_as_made_of(&inputs, &last) {
+    if !options.is_fresh && build.is_as_made_of(&inputs, &last) {
         return Ok(CommandReport { unchanged: true });
     }
     // Also where it fails halfway, nobody takes what is there for whole.

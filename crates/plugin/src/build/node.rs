@@ -8,6 +8,7 @@ mod project;
 mod scripts;
 pub mod workspace;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -134,6 +135,13 @@ pub fn node_version(options: &BuildOptions) -> Result<String, Diagnostic> {
         cancel: &options.cancel,
     };
     Ok(run.run(command, &mut Silent)?.text())
+}
+
+/// The variables that the tools of Node get.
+pub fn node_variables() -> Vec<(String, String)> {
+    let command = clean(Path::new("node"));
+    let text = |text: &OsStr| text.to_string_lossy().into_owned();
+    command.get_envs().filter_map(|(name, value)| Some((text(name), text(value?)))).collect()
 }
 
 /// npm, and the node it works with.

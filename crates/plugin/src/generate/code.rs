@@ -7,12 +7,14 @@ use std::path::Path;
 use mfserv_core::Diagnostic;
 use mfserv_platform::disk;
 
-use super::{Purpose, Wanted};
+use super::last_build::LastBuild;
+use super::{CODE, Purpose, Wanted};
+use crate::build::BuildOptions;
 use crate::leftovers::{Leftover, Leftovers};
 use crate::store::COMPANIONS;
 
-/// What is not packed of an app.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What was copied of an app, and what was not.
+#[derive(Debug, Default)]
 pub struct Copied {
     /// Files that hold secrets, by their names.
     pub secrets: Vec<String>,
@@ -20,17 +22,32 @@ pub struct Copied {
     pub data: Vec<String>,
     /// Files whose names a package can't have: they are not UTF-8.
     pub unnamed: Vec<String>,
+    /// The last build, beside what was copied.
+    pub(super) last_build: Option<LastBuild>,
 }
 
-/// Copies the app's directory to `place`. Packages of Node that a build has put there stay.
-pub(super) fn copy(wanted: &Wanted<'_>, place: &Path) -> Result<Copied, Diagnostic> {
+/// Copies the app's directory into the plugin's. Packages of Node that a build has put there stay; where
+/// nothing has changed since the last build, all stays that it has left.
+pub(super) fn copy(
+    wanted: &Wanted<'_>,
+    plugin: &Path,
+    options: &BuildOptions,
+) -> Result<Copied, Diagnostic> {
     debug_assert!(wanted.purpose == Purpose::Deploy);
+    let place = &plugin.join(CODE);
     let stage = disk::beside(place, "stage");
     disk::sweep_beside(place);
     disk::remove(&stage)?;
     let copied = copy_tree(wanted, &stage);
-    let result = copied.and_then(|copied| {
+    let result = copied.and_then(|mut copied| {
         keep_empty(wanted, &copied, &stage)?;
+        copied.last_build = LastBuild::of(plugin, &stage, wanted, options)?;
+        let last = copied.last_build.as_ref();
+        if !options.is_fresh && last.is_some_and(|last| last.is_current(place)) {
+            disk::remove(&stage)?;
+            return Ok(copied);
+        }
+        last.map_or(Ok(()), LastBuild::begins)?;
         let (old, new) = (place.join("node_modules"), stage.join("node_modules"));
         if old.is_dir() && stage.join("package.json").is_file() {
             fs::rename(&old, &new).map_err(|e| disk::failed("move", &old, e))?;

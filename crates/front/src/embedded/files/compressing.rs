@@ -36,8 +36,10 @@ pub const LENGTHS: RangeInclusive<u64> = SHORTEST..=4 * 1024 * 1024;
 const SETTLED_S: i64 = 2;
 /// What is not shorter by this part of the file is not worth the work of its clients.
 const GAIN: u64 = 10;
-/// The priority of the thread that compresses: it has what others leave.
-const NICE: i32 = 19;
+/// The priority of the thread that compresses, see setpriority(2): beside one thread of a usual priority
+/// it has a tenth of a processor. With 19 it has a sixtieth, and a large file is not compressed for
+/// minutes on a machine without idle time.
+const NICE: i32 = 10;
 
 /// What became of a file.
 #[derive(Debug)]

@@ -13,8 +13,8 @@ use mfserv_plugin::generate::{self, Asked, Copied, Lasting, NodeBuilt, Purpose, 
 use mfserv_plugin::sources::Sources;
 use mfserv_plugin::{Cancel, Home, Progress};
 
-use super::cancel;
 use super::env::is_plugin;
+use super::{build_options, cancel};
 use crate::cli::print;
 use mfserv_node::places::Places;
 use mfserv_node::{configure, installed, taking};
@@ -92,6 +92,8 @@ pub struct App {
     pub name: String,
     /// It is built again at each edit.
     pub builds_at_edits: bool,
+    /// Its `build` script runs also if nothing has changed.
+    pub is_fresh: bool,
     /// Options of deployments.
     lasting: Lasting,
     /// The versions that it asks for and does not get, and other warnings.
@@ -145,6 +147,7 @@ impl App {
             finding,
             name,
             builds_at_edits: false,
+            is_fresh: false,
             lasting: Lasting::default(),
             unfulfilled,
         }))
@@ -187,6 +190,12 @@ impl App {
         self.lasting.keep(&self.place(places, purpose))
     }
 
+    /// Makes the directory in the home that its plugin is made in.
+    pub fn make_place(&self, places: &Places, purpose: Purpose) -> Result<PathBuf, Diagnostic> {
+        let place = self.place(places, purpose);
+        mfserv_platform::disk::create_dir(&place).map(|()| place)
+    }
+
     fn place(&self, places: &Places, purpose: Purpose) -> PathBuf {
         generate::place_of(&Home::new(places.home()), &self.name, purpose)
     }
@@ -201,13 +210,13 @@ impl App {
         root: Root,
         steps: &mut dyn Progress,
     ) -> Result<(PathBuf, NodeBuilt), Diagnostic> {
-        let home = Home::new(places.home());
         self.unfulfilled.iter().for_each(|one| steps.notice(one.clone()));
         let wanted = self.wanted(purpose, self.is_at_root(places, root, steps)?, named);
-        let (place, copied) = generate::generate(&home, &wanted)?;
+        let usual = build_options(places, &cancel()?);
+        let options = BuildOptions { is_fresh: self.is_fresh, ..usual };
+        let (place, copied) = generate::generate(&wanted, &options)?;
         say_not_copied(&copied, steps);
-        let options = BuildOptions { cancel: cancel()?, ..BuildOptions::new(home) };
-        let built = generate::build_node(&place, &wanted, &options, steps)?;
+        let built = generate::build_node(&place, &wanted, Some(&copied), &options, steps)?;
         Ok((place, built))
     }
 
@@ -216,12 +225,13 @@ impl App {
     pub fn make_aside(
         &self,
         places: &Places,
-        aside: &Home,
+        aside: Home,
         steps: &mut dyn Progress,
     ) -> Result<PathBuf, Diagnostic> {
         self.unfulfilled.iter().for_each(|one| steps.notice(one.clone()));
         let root = self.is_at_root(places, Root::IfFree, steps)?;
-        Ok(generate::generate(aside, &self.wanted(Purpose::Dev, root, &[]))?.0)
+        let wanted = self.wanted(Purpose::Dev, root, &[]);
+        Ok(generate::generate(&wanted, &BuildOptions::new(aside))?.0)
     }
 
     /// Whether it is served at `/`; says it if another plugin is there.
@@ -256,11 +266,7 @@ impl App {
 
     /// The sources that its build reads.
     pub fn sources(&self) -> Sources {
-        let served = match &self.finding.web {
-            Some(Web::Files { dir, .. }) => Some(dir.as_str()),
-            _ => None,
-        };
-        Sources::of(&self.dir, served)
+        Sources::of(&self.dir, self.finding.served())
     }
 
     /// Builds it again where it is developed, and lets the result serve; if the build fails, what
@@ -273,9 +279,9 @@ impl App {
     ) -> Result<(), Diagnostic> {
         let home = Home::new(places.home());
         let place = generate::place_of(&home, &self.name, Purpose::Dev);
-        let options = BuildOptions { cancel, ..BuildOptions::new(home) };
-        generate::build_node(&place, &self.wanted(Purpose::Dev, false, &[]), &options, progress)
-            .map(drop)
+        let options = BuildOptions { is_fresh: true, ..build_options(places, &cancel) };
+        let wanted = self.wanted(Purpose::Dev, false, &[]);
+        generate::build_node(&place, &wanted, None, &options, progress).map(drop)
     }
 
     /// From now on nobody builds it again at edits: the node follows its files itself.

@@ -10,12 +10,12 @@ use mfserv_node::configure::Module;
 use mfserv_node::inspect;
 use mfserv_node::places::Places;
 use mfserv_platform::disk;
-use mfserv_plugin::build::{BuildReport, Held};
+use mfserv_plugin::build::{BuildOptions, BuildReport, Held};
 use mfserv_plugin::generate::{Asked, NodeBuilt, Purpose};
 use mfserv_plugin::{Cancel, Home, Progress};
 
 use super::app::{App, AppArgs, Root, refuse_for_plugin, say_taken_back};
-use super::{build_in, hold};
+use super::{build_in, build_options, hold};
 
 /// What a package of an app is made with; a plugin says it in its own files.
 #[derive(Debug, Default, Args)]
@@ -47,12 +47,15 @@ pub struct PackArgs {
     /// Take back the --no-root of an earlier package.
     #[arg(long)]
     root: bool,
+    /// Run build scripts and commands also if no file has changed since they have run.
+    #[arg(long)]
+    no_cache: bool,
 }
 
 impl PackArgs {
-    /// No options but those of what the app is.
-    pub fn of(app: AppArgs) -> PackArgs {
-        PackArgs { app, ..PackArgs::default() }
+    /// No options of a package.
+    pub fn of(app: AppArgs, no_cache: bool) -> PackArgs {
+        PackArgs { app, no_cache, ..PackArgs::default() }
     }
 
     fn asked(&self) -> Asked {
@@ -79,12 +82,17 @@ impl PackArgs {
         let asked = self.asked();
         let Some(mut app) = App::of(dir, &self.app)? else {
             refuse_for_plugin(dir, &asked)?;
-            return Ok(Made { dir: dir.to_owned(), app: None, node: NodeBuilt::default(), asked });
+            let (dir, is_fresh) = (dir.to_owned(), self.no_cache);
+            return Ok(Made { dir, app: None, node: NodeBuilt::default(), asked, is_fresh });
         };
         steps.step(&app.sentence());
+        app.is_fresh = self.no_cache;
         app.take_options(places, Purpose::Deploy, &asked)?;
-        let (dir, node) = app.make(places, Purpose::Deploy, &self.pack, root, steps)?;
-        Ok(Made { dir, app: Some(app), node, asked })
+        let (dir, node) = {
+            let _held = hold(places, &app.make_place(places, Purpose::Deploy)?)?;
+            app.make(places, Purpose::Deploy, &self.pack, root, steps)?
+        };
+        Ok(Made { dir, app: Some(app), node, asked, is_fresh: self.no_cache })
     }
 }
 
@@ -97,6 +105,8 @@ pub struct Made {
     /// What the tools of Node have built of that.
     node: NodeBuilt,
     asked: Asked,
+    /// Commands run also if nothing has changed.
+    is_fresh: bool,
 }
 
 impl Made {
@@ -108,7 +118,8 @@ impl Made {
         steps: &mut dyn Progress,
     ) -> Result<(Held, BuildReport), Diagnostic> {
         let held = hold(places, &self.dir)?;
-        let mut report = build_in(places, &held, cancel, steps)?;
+        let options = BuildOptions { is_fresh: self.is_fresh, ..build_options(places, cancel) };
+        let mut report = build_in(places, &held, options, steps)?;
         self.node.clone().add_to(&mut report);
         Ok((held, report))
     }
@@ -148,7 +159,7 @@ pub fn check(
     let made = std::fs::DirBuilder::new().mode(0o700).create(&aside);
     made.map_err(|e| disk::failed("create", &aside, e))?;
     let mut said = Said(Vec::new());
-    let place = app.make_aside(places, &Home::new(&aside), &mut said);
+    let place = app.make_aside(places, Home::new(&aside), &mut said);
     let problems = place.map(|place| inspect::plugin(places, &place, module));
     disk::remove(&aside)?;
     Ok(said.0.into_iter().chain(problems?).collect())

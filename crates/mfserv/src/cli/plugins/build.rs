@@ -22,6 +22,9 @@ pub struct Build {
     dir: PathBuf,
     #[command(flatten)]
     app: AppArgs,
+    /// Run build scripts and commands also if no file has changed since they have run.
+    #[arg(long)]
+    no_cache: bool,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -30,7 +33,7 @@ pub struct Build {
 impl Build {
     pub fn run(self, places: &Places) -> Result<Outcome, Diagnostic> {
         let mut steps = Steps::new();
-        let pack = PackArgs::of(self.app);
+        let pack = PackArgs::of(self.app, self.no_cache);
         let made = pack.make(places, &self.dir, Root::IfFree, &mut steps)?;
         let (_held, report) = made.build(places, &cancel()?, &mut steps)?;
         steps.finish();

@@ -21,8 +21,8 @@ use serde_json::json;
 
 use super::app::{App, AppArgs, Root, refuse_for_plugin, say_taken_back};
 use super::{
-    build_in, cancel, first, hold, is_running, is_served, own_spec, say_dangers, say_where,
-    sentence,
+    build_in, build_options, cancel, first, hold, is_running, is_served, own_spec, say_dangers,
+    say_where, sentence,
 };
 use crate::cli::operate::Wait;
 use crate::cli::operation::{Operation, print_warnings};
@@ -230,7 +230,7 @@ impl Dev {
         }
         drop(claim);
         let (held, cancel) = (hold(places, &self.dir)?, op.cancel().clone());
-        *built = Some(build_in(places, &held, &cancel, op.steps())?);
+        *built = Some(build_in(places, &held, build_options(places, &cancel), op.steps())?);
         drop(held);
         if !self.stays() && !self.wait.no_wait && !is_running(places) {
             // It returns when the plugin is served.

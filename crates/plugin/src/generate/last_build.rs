@@ -1,0 +1,187 @@
+//! What the last build of an app was made of, and what it has left. A build of the same does nothing.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hasher};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use mfserv_core::Diagnostic;
+use mfserv_platform::disk;
+use serde::{Deserialize, Serialize};
+
+use super::{Purpose, Wanted};
+use crate::build::{self, BuildOptions, Part};
+use crate::sources::Sources;
+
+/// The format of what is kept of the last build.
+const FORMAT: u32 = 1;
+
+/// Is written when a build has gone well, and removed when one begins.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    format: u32,
+    /// A sum of all that the build was made of.
+    made_of: String,
+    /// A sum of the files that the build has left.
+    left: String,
+    /// The last change of one of these files. Later ones are not the build's.
+    at: Time,
+    /// The packages, if the build has installed them.
+    packages: Option<Part>,
+}
+
+/// Seconds and nanoseconds.
+type Time = (i64, i64);
+
+/// A build that is wanted, beside the last one.
+#[derive(Debug)]
+pub struct LastBuild {
+    file: PathBuf,
+    /// What the wanted one would be made of.
+    made_of: String,
+    record: Option<Record>,
+}
+
+impl LastBuild {
+    /// Reads what is known of the last build of the plugin in `place`, and what a build of the app in
+    /// `dir` would be made of: its sources, its tools and their variables. `None` if nothing is built.
+    pub(super) fn of(
+        place: &Path,
+        dir: &Path,
+        wanted: &Wanted<'_>,
+        options: &BuildOptions,
+    ) -> Result<Option<Self>, Diagnostic> {
+        let finding = wanted.finding;
+        // What is deployed has no packages for development: that is a build as well.
+        let is_built = finding.build.is_some() || wanted.purpose == Purpose::Deploy;
+        if !finding.has_node || !is_built {
+            return Ok(None);
+        }
+        let sources = match wanted.purpose {
+            Purpose::Dev => Sources::of(dir, finding.served()).digest(),
+            Purpose::Deploy => content(dir)?,
+        };
+        let node = build::node_version(options)?;
+        let (finding, variables) = (format!("{finding:?}"), build::node_variables());
+        let parts = [
+            ("mfserv", env!("CARGO_PKG_VERSION").as_bytes()),
+            ("sources", sources.as_bytes()),
+            ("finding", finding.as_bytes()),
+            ("node", node.as_bytes()),
+        ];
+        let variables = variables.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let made_of = disk::fingerprint(parts.into_iter().chain(variables));
+        let name = place.file_name().unwrap_or_default().to_string_lossy();
+        let file = place.with_file_name(format!(".{name}.built.json"));
+        let record = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let record = record.filter(|record: &Record| record.format == FORMAT);
+        Ok(Some(Self { file, made_of, record }))
+    }
+
+    /// The last build was made of the same, and what it has left in `dir` is as it was.
+    pub(super) fn is_current(&self, dir: &Path) -> bool {
+        let is_same = |record: &Record| {
+            let left = left_in(dir, Some(record.at)).ok();
+            record.made_of == self.made_of && left.is_some_and(|(left, _)| left == record.left)
+        };
+        self.record.as_ref().is_some_and(is_same)
+    }
+
+    /// The packages of the last build.
+    pub(super) fn packages(&self) -> Option<Part> {
+        let packages = self.record.as_ref()?.packages.clone()?;
+        Some(Part { unchanged: true, ..packages })
+    }
+
+    /// From now on what is there is not what the last build has left.
+    pub(super) fn begins(&self) -> Result<(), Diagnostic> {
+        disk::remove(&self.file)
+    }
+
+    /// The build has gone well, and has left this.
+    pub(super) fn done(&self, dir: &Path, packages: Option<Part>) -> Result<(), Diagnostic> {
+        // Of what cannot be looked at nobody can say that it is as it was: the next build is made.
+        let Ok((left, at)) = left_in(dir, None) else { return Ok(()) };
+        let made_of = self.made_of.clone();
+        let record = Record { format: FORMAT, made_of, left, at, packages };
+        let text = serde_json::to_string(&record).unwrap_or_default() + "\n";
+        disk::write(&self.file, text.as_bytes())
+    }
+}
+
+/// A sum of the content of all files of a directory.
+fn content(dir: &Path) -> Result<String, Diagnostic> {
+    let mut all = Vec::new();
+    walk(dir, |path, about| {
+        let failed = |e| disk::failed("read", path, e);
+        let sum = match about.is_symlink() {
+            true => sum(&mut fs::read_link(path).map_err(failed)?.as_os_str().as_bytes()),
+            false => fs::File::open(path).and_then(|mut file| sum(&mut file)),
+        };
+        let (mode, sum) = (about.mode(), sum.map_err(failed)?);
+        all.push(format!("{} {mode:o} {sum:x}", path.strip_prefix(dir).unwrap_or(path).display()));
+        Ok(())
+    })?;
+    all.sort();
+    Ok(disk::fingerprint(all.iter().map(|line| ("file", line.as_bytes()))))
+}
+
+fn sum(from: &mut dyn Read) -> std::io::Result<u64> {
+    let (mut hasher, mut some) = (DefaultHasher::new(), vec![0; 64 * 1024]);
+    loop {
+        match from.read(&mut some)? {
+            0 => return Ok(hasher.finish()),
+            length => hasher.write(&some[..length]),
+        }
+    }
+}
+
+/// A sum of the files that are there and that were not changed after this time, with the time of the
+/// last change. Of packages the notes of their tools count, which are written at each installation.
+fn left_in(dir: &Path, until: Option<Time>) -> Result<(String, Time), Diagnostic> {
+    let (mut all, mut last) = (Vec::new(), Time::default());
+    walk(dir, |path, about| {
+        let changed = (about.ctime(), about.ctime_nsec());
+        // What came later is of the app, or of whoever looks at it.
+        if until.is_none_or(|until| changed <= until) {
+            last = last.max(changed);
+            let written = (about.mtime(), about.mtime_nsec());
+            let below = path.strip_prefix(dir).unwrap_or(path).display();
+            all.push(format!("{below} {} {written:?} {changed:?}", about.len()));
+        }
+        Ok(())
+    })?;
+    all.sort();
+    Ok((disk::fingerprint(all.iter().map(|line| ("left", line.as_bytes()))), last))
+}
+
+/// Shows each file and link of a directory, without what is inside of packages but hidden files.
+fn walk(
+    dir: &Path,
+    mut show: impl FnMut(&Path, &fs::Metadata) -> Result<(), Diagnostic>,
+) -> Result<(), Diagnostic> {
+    let mut todo = vec![dir.to_owned()];
+    while let Some(dir) = todo.pop() {
+        let is_packages = dir.file_name().is_some_and(|name| name == "node_modules");
+        for entry in fs::read_dir(&dir).map_err(|e| disk::failed("read", &dir, e))? {
+            let entry = entry.map_err(|e| disk::failed("read", &dir, e))?;
+            let path = entry.path();
+            let about = entry.metadata().map_err(|e| disk::failed("read", &path, e))?;
+            let is_hidden = entry.file_name().as_bytes().starts_with(b".");
+            match (about.is_dir(), is_packages) {
+                (true, true) => {}
+                (true, false) if entry.file_name() == ".git" => {}
+                (true, false) => todo.push(path),
+                (false, _) if about.is_symlink() || about.is_file() => {
+                    if !is_packages || is_hidden {
+                        show(&path, &about)?;
+                    }
+                }
+                (false, _) => {}
+            }
+        }
+    }
+    Ok(())
+}
