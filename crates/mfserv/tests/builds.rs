@@ -92,6 +92,12 @@ fn a_deployment_of_the_same_runs_no_script_and_what_is_served_is_what_was_built(
     fs::write(dir.join("words.txt"), "changed").unwrap();
     node.mfserv(&["deploy", path]).code(0);
     assert!(node.get("/talker/").text().starts_with("changed "));
+    node.mfserv(&["uninstall", "talker"]).code(0);
+    let left = || fs::read_dir(node.path("var/build")).unwrap().count();
+    assert!(left() >= 2, "the next deployment has less to do");
+    node.mfserv(&["deploy", path]).code(0);
+    node.mfserv(&["uninstall", "talker", "--clean"]).code(0);
+    assert_eq!(left(), 0);
     node.mfserv(&["stop"]).code(0);
     node.assert_nothing_left(None);
 }

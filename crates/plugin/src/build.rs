@@ -35,8 +35,8 @@ pub use frozen::{Frozen, frozen_requirements};
 pub use held::Held;
 pub(crate) use lock::FILES as PYTHON_LISTS;
 pub use node::{
-    NodeProject, build_words, node_variables, node_version, refuse_member, tool as node_tool,
-    workspace,
+    KEPT_MODULES, NodeProject, build_words, node_variables, node_version, refuse_member,
+    tool as node_tool, workspace,
 };
 pub(crate) use python::environment_from_wheels;
 pub use python::{WHEELS_MARK, check_wheels};

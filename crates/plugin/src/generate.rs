@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 pub use built::MARK as BUILT;
 pub use code::{Copied, is_named};
 pub use data::{Kept, kept};
+use last_build::RECORD;
 pub use lasting::{Asked, Lasting};
 use mfserv_core::names::check_plugin_name;
 use mfserv_core::{Diagnostic, Kind};
@@ -33,7 +34,7 @@ use mfserv_platform::disk;
 pub use node::{NodeBuilt, build_node};
 pub use script::Script;
 
-use crate::build::BuildOptions;
+use crate::build::{BuildOptions, Held, KEPT_MODULES};
 use crate::discover::{Finding, Web};
 use crate::home::Home;
 
@@ -102,6 +103,29 @@ pub fn name_of(dir: &Path) -> Result<String, Diagnostic> {
 pub fn place_of(home: &Home, name: &str, purpose: Purpose) -> PathBuf {
     let below = if purpose == Purpose::Dev { "var/dev" } else { "var/build" };
     home.root().join(below).join(name)
+}
+
+/// A file or directory that belongs to a place, and lies beside it: what is in the place is packed.
+pub(crate) fn beside_place(place: &Path, what: &str) -> PathBuf {
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    place.with_file_name(format!(".{name}.{what}"))
+}
+
+/// Removes what was made of an app of this name, for later builds and deployments of it, with their
+/// options. Nothing is removed while a command builds it.
+pub fn remove_made(home: &Home, name: &str) -> Result<(), Diagnostic> {
+    for purpose in [Purpose::Dev, Purpose::Deploy] {
+        let place = place_of(home, name, purpose);
+        if !place.is_dir() {
+            continue;
+        }
+        let _held = Held::take(home, &place)?;
+        for beside in [KEPT_MODULES, RECORD] {
+            disk::remove(&beside_place(&place, beside))?;
+        }
+        disk::remove(&place)?;
+    }
+    Ok(())
 }
 
 /// The directory that a plugin of this module was made of; `None` for any other plugin.

@@ -26,6 +26,7 @@ use crate::progress::{Progress, Silent};
 use crate::python::{clean, on_path, with_compiler_help};
 use mfserv_platform::disk;
 
+pub use kept::KEPT_MODULES;
 pub use project::{NodeProject, build_words};
 pub use workspace::refuse_member;
 

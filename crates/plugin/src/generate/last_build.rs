@@ -11,10 +11,12 @@ use mfserv_core::Diagnostic;
 use mfserv_platform::disk;
 use serde::{Deserialize, Serialize};
 
-use super::{Purpose, Wanted};
+use super::{Purpose, Wanted, beside_place};
 use crate::build::{self, BuildOptions, Part};
 use crate::sources::Sources;
 
+/// What is kept of the last build, beside the plugin's place.
+pub(super) const RECORD: &str = "built.json";
 /// The format of what is kept of the last build.
 const FORMAT: u32 = 1;
 
@@ -73,8 +75,7 @@ impl LastBuild {
         ];
         let variables = variables.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let made_of = disk::fingerprint(parts.into_iter().chain(variables));
-        let name = place.file_name().unwrap_or_default().to_string_lossy();
-        let file = place.with_file_name(format!(".{name}.built.json"));
+        let file = beside_place(place, RECORD);
         let record = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let record = record.filter(|record: &Record| record.format == FORMAT);
         Ok(Some(Self { file, made_of, record }))

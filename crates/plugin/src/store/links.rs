@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::claim::{Claim, Owner, lock};
 use super::releases;
 use crate::archive::read_metadata;
+use crate::generate::remove_made;
 use crate::home::Home;
 use crate::label;
 use mfserv_platform::disk;
@@ -257,8 +258,8 @@ impl Claim {
 
     /// What is left of the plugin after [`Claim::unlink`], once nothing runs of it: its
     /// releases and temporary files; its overrides if no line of them is active; with `clean`
-    /// its data, its overrides and the releases in which the app has left files too. Of a
-    /// developer's directory nothing is removed. Returns what is said of what stays.
+    /// its data, its overrides, the releases in which the app has left files, and what was made of the
+    /// app to build it. Of a developer's directory nothing is removed. Returns what is said of what stays.
     pub fn remove_unlinked(
         &self,
         origin: Origin,
@@ -273,7 +274,10 @@ impl Claim {
         let kept = releases::remove_releases(self, clean)?;
         let data = self.home.plugin_data(&self.plugin);
         match clean {
-            true => disk::remove(&data)?,
+            true => {
+                disk::remove(&data)?;
+                remove_made(&self.home, &self.plugin)?;
+            }
             // an empty one says nothing
             false => drop(fs::remove_dir(&data)),
         }

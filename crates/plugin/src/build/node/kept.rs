@@ -9,12 +9,13 @@ use mfserv_core::Diagnostic;
 use mfserv_platform::disk;
 
 use super::MARK;
+use crate::generate::beside_place;
 
-/// Where they are kept: `.NAME.modules` beside the directory that the plugin is made in.
+/// Where they are kept, beside the directory that the plugin is made in.
+pub const KEPT_MODULES: &str = "modules";
+
 fn place(dir: &Path) -> Option<PathBuf> {
-    let plugin = dir.parent()?;
-    let name = plugin.file_name()?.to_string_lossy();
-    Some(plugin.with_file_name(format!(".{name}.modules")))
+    dir.parent().map(|plugin| beside_place(plugin, KEPT_MODULES))
 }
 
 /// Brings them back in place of those that were deployed.
