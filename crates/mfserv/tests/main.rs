@@ -90,6 +90,7 @@ mod valgrind;
 mod vanishing;
 mod variables;
 mod versions;
+mod verdicts;
 mod websocket;
 
 use std::collections::BTreeSet;
