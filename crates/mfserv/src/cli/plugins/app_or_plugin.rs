@@ -77,7 +77,7 @@ impl PackArgs {
     ) -> Result<Made, Diagnostic> {
         places.create()?;
         let asked = self.asked();
-        let Some(mut app) = App::of(dir, &self.app)? else {
+        let Some(mut app) = App::of(dir, &self.app, Some((places, Purpose::Deploy)))? else {
             refuse_for_plugin(dir, &asked)?;
             return Ok(Made { dir: dir.to_owned(), app: None, node: NodeBuilt::default(), asked });
         };
@@ -138,7 +138,7 @@ pub fn check(
     module: &Module,
     steps: &mut dyn Progress,
 ) -> Result<Vec<Diagnostic>, Diagnostic> {
-    let Some(mut app) = App::of(dir, args)? else {
+    let Some(mut app) = App::of(dir, args, Some((places, Purpose::Deploy)))? else {
         return Ok(inspect::plugin(places, dir, module));
     };
     steps.step(&app.sentence());

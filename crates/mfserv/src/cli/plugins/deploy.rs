@@ -97,7 +97,7 @@ pub struct Init {
 impl Init {
     /// Makes a plugin of the app's directory: the only command that writes files of ours there.
     pub fn run(self) -> Result<Outcome, Diagnostic> {
-        let Some(app) = App::of(&self.dir, &self.app)? else {
+        let Some(app) = App::of(&self.dir, &self.app, None)? else {
             print(&format!("{} is a plugin already\n", self.dir.display()));
             return Ok(Outcome::Done);
         };

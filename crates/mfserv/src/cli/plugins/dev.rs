@@ -20,6 +20,7 @@ use mfserv_plugin::{Home, dotenv, label, store};
 use serde_json::json;
 
 use super::app::{App, AppArgs, Root, refuse_for_plugin, say_taken_back};
+use super::env::is_plugin;
 use super::{
     build_in, cancel, first, hold, is_running, is_served, own_spec, say_dangers, say_where,
     sentence,
@@ -117,13 +118,12 @@ impl Dev {
                 .because("without a terminal `mfserv dev` returns once the plugin is served")
                 .help("add --follow"));
         }
-        let app = App::of(&self.dir, &self.app)?;
-        if app.is_none() {
-            refuse_for_plugin(&self.dir, &self.asked())?;
-        }
-        let name = match &app {
-            Some(app) => app.name.clone(),
-            None => label::read_name(&self.dir)?,
+        let name = match is_plugin(&self.dir) {
+            false => self.app.name_in(&self.dir)?,
+            true => {
+                refuse_for_plugin(&self.dir, &self.asked())?;
+                label::read_name(&self.dir)?
+            }
         };
         let own = own_node::wanted(places, &name)?;
         if let (Some(own), false) = (&own, self.wait.json) {
@@ -136,6 +136,8 @@ impl Dev {
         places.create()?;
         let mut app = self.make_plugin(places, app)?;
         let found = app.as_ref().and_then(Made::sentence);
+        let earlier = (own.as_ref().map_or(places, |own| &own.places), Purpose::Dev);
+        let app = App::of(&self.dir, &self.app, Some(earlier))?;
         let wait = Wait { no_wait: self.wait.no_wait || self.stays(), ..self.wait };
         let mut op = Operation::new(places, "dev", &wait)?;
         let mut built = None;
