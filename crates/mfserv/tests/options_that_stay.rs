@@ -207,3 +207,25 @@ fn what_an_app_is_run_as_stays_until_another_way_is_named_or_it_is_not_there_any
     node.mfserv(&["dev", path, "--detach"]).code(2);
     node.stop();
 }
+
+#[test]
+fn what_a_deployment_warns_of_is_in_its_outcome_for_programs() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    said(&node, "deploy", &app(&node, "first", &[("index.html", "first")]), "");
+    let files = [("app.py", WRITER), (".env", "SECRET=1\n")];
+    let dir = app(&node, "second", &files);
+    for nothing_to_do in [false, true] {
+        let ran = node.mfserv(&["deploy", dir.to_str().unwrap(), "--json"]).code(0);
+        let last = ran.stdout.lines().last().unwrap();
+        let outcome: serde_json::Value = serde_json::from_str(last).unwrap();
+        assert_eq!(outcome["nothing_to_do"] == true, nothing_to_do, "{outcome}");
+        let warnings = outcome["warnings"].as_array().unwrap().iter();
+        let whats: Vec<&str> = warnings.filter_map(|one| one["what"].as_str()).collect();
+        for what in ["second is not served at /", "not deployed: .env"] {
+            assert_eq!(whats.iter().filter(|it| **it == what).count(), 1, "{whats:?}");
+        }
+    }
+    node.stop();
+}

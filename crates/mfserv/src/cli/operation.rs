@@ -39,6 +39,8 @@ pub struct Operation<'a> {
     /// What is doubtful, found while staging, that the outcome does not know.
     warnings: Vec<Diagnostic>,
 }
+    /// What is doubtful, and was said when it was found.
+    noticed: Vec<Diagnostic>,
 
 impl<'a> Operation<'a> {
     /// An operation of `mfserv COMMAND`; Ctrl-C cancels it.
@@ -56,6 +58,7 @@ impl<'a> Operation<'a> {
             steps,
             warnings: Vec::new(),
         })
+            noticed: Vec::new(),
     }
 
     /// An operation of one of the old commands, which shows no steps.
@@ -70,6 +73,7 @@ impl<'a> Operation<'a> {
             steps: Steps::silent(),
             warnings: Vec::new(),
         }
+            noticed: Vec::new(),
     }
 
     /// Who changes the plugin, for what this process does before it submits.
@@ -93,6 +97,11 @@ impl<'a> Operation<'a> {
     }
 
     /// Something is doubtful.
+    /// What was said already that is doubtful. The outcome has it where programs read it.
+    pub fn noticed(&mut self, notices: Vec<Diagnostic>) {
+        self.noticed.extend(notices);
+    }
+
     pub fn warn(&mut self, warnings: Vec<Diagnostic>) {
         self.warnings.extend(warnings);
     }
@@ -125,7 +134,11 @@ impl<'a> Operation<'a> {
         self.steps.finish();
         let outcome = ended.unwrap_or_else(|problem| failed_here(problem, self.warnings));
         if self.json {
-            print_outcome(&outcome, more);
+            self.noticed.extend(self.steps.noticed());
+            let mut whole = outcome.clone();
+            self.noticed.retain(|one| !whole.warnings.contains(one));
+            whole.warnings.splice(..0, self.noticed);
+            print_outcome(&whole, more);
         }
         match &outcome.problem {
             Some(problem) => Err(problem.clone()),
@@ -187,11 +200,11 @@ fn failed_here(problem: Diagnostic, warnings: Vec<Diagnostic>) -> Outcome {
 }
 
 /// Prints, as the outcome of a command, that there was nothing to do.
-pub fn print_nothing_to_do(plugin: Installed) {
+pub fn print_nothing_to_do(plugin: Installed, warnings: Vec<Diagnostic>) {
     let outcome = Outcome {
         ok: true,
         plugin: Some(plugin),
-        warnings: Vec::new(),
+        warnings,
         applied: None,
         problem: None,
         finished_by: FinishedBy::Asker,

@@ -68,7 +68,8 @@ impl Deploy {
                 None => made.dir.clone(),
             };
             let flags = (self.take_route, self.force);
-            let install = Install::of(file, linked, flags, variables, self.wait);
+            let mut install = Install::of(file, linked, flags, variables, self.wait);
+            install.noticed = steps.noticed();
             install.run(places, "deploy")
         });
         let removed = mfserv_platform::disk::remove(&packages);

@@ -78,6 +78,8 @@ struct Made {
     lock: Option<Lock>,
     /// What the tools of Node have built of it.
     node: NodeBuilt,
+    /// What was doubtful while it was made.
+    noticed: Vec<Diagnostic>,
 }
 
 impl Made {
@@ -148,6 +150,7 @@ impl Dev {
         let built = match (&linked, built, wait.json) {
             (_, Some(report), false) => {
                 print(&sentence(&report));
+        op.noticed(app.iter_mut().flat_map(|made| std::mem::take(&mut made.noticed)).collect());
                 json!({})
             }
             (_, report, _) => json!({ "build": report, "found": found }),
@@ -201,7 +204,7 @@ impl Dev {
         self.dir = dir;
         steps.finish();
         before.iter_mut().for_each(Before::has_built);
-        Ok(Some(Made { built, before, lock, node }))
+        Ok(Some(Made { built, before, lock, node, noticed: steps.noticed() }))
     }
 
     /// A plugin whose command runs again at edits, as long as the session lasts.
@@ -214,7 +217,7 @@ impl Dev {
         Ok(section.map(|section| {
             let built = Built::Plugin { dir, out: section.out };
             let before = Some(Before::new(&built));
-            Made { built, before, lock: None, node: NodeBuilt::default() }
+            Made { built, before, lock: None, node: NodeBuilt::default(), noticed: Vec::new() }
         }))
     }
 
