@@ -51,6 +51,7 @@ mod metrics;
 mod misbehaving;
 mod newcomer;
 mod nginx;
+mod not_there;
 mod operate;
 mod operations;
 mod options_that_stay;

@@ -183,7 +183,7 @@ impl<'a> Operation<'a> {
 pub type Ended = Result<Outcome, Diagnostic>;
 
 /// A daemon answers, or a keeper is about to bring one.
-fn may_run(places: &Places) -> bool {
+pub fn may_run(places: &Places) -> bool {
     let answers = |path| UnixStream::connect(path).is_ok();
     answers(places.control_socket()) || answers(places.keep_socket())
 }

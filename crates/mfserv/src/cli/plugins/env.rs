@@ -85,6 +85,22 @@ pub fn unknown_app(places: &Places, name: &str) -> Option<Diagnostic> {
     has_app(&spec, app).err()
 }
 
+/// Makes an error that of a wrong command line where the name is that of no plugin: `foo` and
+/// `foo.main`, but not `front` and the other roles.
+pub fn if_not_installed(places: &Places, name: &str, problem: Diagnostic) -> Diagnostic {
+    const ROLES: [&str; 7] =
+        ["front", "errors", "daemon", "keeper", "telemetry", "telegraf", "stage"];
+    let home = Home::new(places.home());
+    let there = store::current(&home, app_names::parts(name).0);
+    match there.err().filter(|why| why.kind == Kind::Usage && !ROLES.contains(&name)) {
+        None => problem,
+        Some(why) => {
+            let names = why.help.unwrap_or_else(|| "no plugin is installed".into());
+            problem.kind(Kind::Usage).because(why.what).because(names)
+        }
+    }
+}
+
 /// Refuses `foo.main` where a plugin is meant.
 pub fn only_plugin(places: &Places, name: &str) -> Result<(), Diagnostic> {
     let home = Home::new(places.home());
