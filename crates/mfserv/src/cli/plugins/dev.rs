@@ -91,6 +91,14 @@ impl Made {
         }
     }
 
+    /// A command of its own builds it.
+    fn has_build(&self) -> bool {
+        match &self.built {
+            Built::App(app) => app.has_build(),
+            Built::Plugin { .. } => true,
+        }
+    }
+
     fn keep_options(&self, places: &Places) -> Result<(), Diagnostic> {
         match &self.built {
             Built::App(app) => app.keep_options(places, Purpose::Dev),
@@ -128,6 +136,8 @@ impl Dev {
             }
         };
         let own = own_node::wanted(places, &name)?;
+        let earlier = (own.as_ref().map_or(places, |own| &own.places), Purpose::Dev);
+        let app = App::of(&self.dir, &self.app, Some(earlier))?;
         if let (Some(own), false) = (&own, self.wait.json) {
             print(&own.sentence(&name));
         }
@@ -138,10 +148,9 @@ impl Dev {
         places.create()?;
         let mut app = self.make_plugin(places, app)?;
         let found = app.as_ref().and_then(Made::sentence);
-        let earlier = (own.as_ref().map_or(places, |own| &own.places), Purpose::Dev);
-        let app = App::of(&self.dir, &self.app, Some(earlier))?;
         let wait = Wait { no_wait: self.wait.no_wait || self.stays(), ..self.wait };
         let mut op = Operation::new(places, "dev", &wait)?;
+        op.noticed(app.iter_mut().flat_map(|made| std::mem::take(&mut made.noticed)).collect());
         let mut built = None;
         let linked = self.link(places, &mut op, &mut built);
         if let (Some(made), Some(report)) = (&mut app, &mut built) {
@@ -150,7 +159,6 @@ impl Dev {
         let built = match (&linked, built, wait.json) {
             (_, Some(report), false) => {
                 print(&sentence(&report));
-        op.noticed(app.iter_mut().flat_map(|made| std::mem::take(&mut made.noticed)).collect());
                 json!({})
             }
             (_, report, _) => json!({ "build": report, "found": found }),
@@ -178,7 +186,24 @@ impl Dev {
         if let Some(applied) = outcome.applied.filter(|_| !wait.json) {
             say_where(places, &plugin.name, &applied);
         }
+        if !wait.json {
+            self.say_build(places, app.as_ref());
+        }
         Ok(Outcome::Done)
+    }
+
+    /// Nobody builds again what is served detached.
+    fn say_build(&self, places: &Places, app: Option<&Made>) {
+        let has_build = match app {
+            Some(made) => made.has_build(),
+            None => own_spec(places, &self.dir).is_ok_and(|spec| spec.build.is_some()),
+        };
+        if has_build {
+            print(
+                "its build does not run again at edits: run `mfserv dev` again, or work in a session \
+                 (`mfserv dev --follow`), which builds at each edit\n",
+            );
+        }
     }
 
     /// From here on the directory is a plugin: for an app that is none, one in the home. Returns
