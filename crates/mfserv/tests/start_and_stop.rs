@@ -223,3 +223,18 @@ fn root_neither_starts_nor_stops_a_node_of_another_user() {
     std::os::unix::fs::chown(&run, Some(0), None).unwrap();
     std::fs::remove_file(run.join("keeper.json")).unwrap();
 }
+
+#[test]
+fn a_check_and_a_start_name_the_process_that_has_the_port_of_the_front() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let _other = std::net::TcpListener::bind(node.address()).unwrap();
+    let who = format!("process {} (", std::process::id());
+    let port = format!("listens on port {}", node.address().port());
+    for (command, code) in [("check", 4), ("start", 5)] {
+        let ran = node.mfserv(&[command]).code(code);
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(said.contains(&who) && said.contains(&port), "{said}");
+    }
+    node.mfserv(&["stop", "--kill"]);
+}
