@@ -15,6 +15,7 @@ use mfserv_plugin::store::{Installed, Owner};
 use mfserv_plugin::{Cancel, Progress};
 use serde_json::{Value, json};
 
+use super::interrupt;
 use super::keeper::{self, LOOK, QUICK};
 use super::operate::Wait;
 use super::print;
@@ -38,15 +39,15 @@ pub struct Operation<'a> {
     steps: Steps,
     /// What is doubtful, found while staging, that the outcome does not know.
     warnings: Vec<Diagnostic>,
-}
     /// What is doubtful, and was said when it was found.
     noticed: Vec<Diagnostic>,
+}
 
 impl<'a> Operation<'a> {
     /// An operation of `mfserv COMMAND`; Ctrl-C cancels it.
     pub fn new(places: &'a Places, command: &str, wait: &Wait) -> Result<Self, Diagnostic> {
         client::check_version(&places.control_socket(), QUICK)?;
-        let cancel = super::plugins::cancel()?;
+        let cancel = interrupt::cancel()?;
         let steps = if wait.json { Steps::as_json() } else { Steps::new() };
         Ok(Operation {
             places,
@@ -57,8 +58,8 @@ impl<'a> Operation<'a> {
             cancel,
             steps,
             warnings: Vec::new(),
-        })
             noticed: Vec::new(),
+        })
     }
 
     /// An operation of one of the old commands, which shows no steps.
@@ -72,8 +73,8 @@ impl<'a> Operation<'a> {
             cancel,
             steps: Steps::silent(),
             warnings: Vec::new(),
-        }
             noticed: Vec::new(),
+        }
     }
 
     /// Who changes the plugin, for what this process does before it submits.
@@ -96,12 +97,12 @@ impl<'a> Operation<'a> {
         &mut self.steps
     }
 
-    /// Something is doubtful.
     /// What was said already that is doubtful. The outcome has it where programs read it.
     pub fn noticed(&mut self, notices: Vec<Diagnostic>) {
         self.noticed.extend(notices);
     }
 
+    /// Something is doubtful.
     pub fn warn(&mut self, warnings: Vec<Diagnostic>) {
         self.warnings.extend(warnings);
     }
@@ -117,7 +118,10 @@ impl<'a> Operation<'a> {
         let (id, patience_s) = (Some(self.id.clone()), self.patience_s);
         let submission = Submission { id, request, who, patience_s };
         let mut outcome = if needs_node || may_run(self.places) {
-            self.follow(&submission)?
+            interrupt::is_followed(Some(self.id.clone()));
+            let outcome = self.follow(&submission)?;
+            interrupt::is_followed(None);
+            outcome
         } else {
             let here = Here { places: self.places, submission, cancel: &self.cancel };
             let steps = &mut self.steps;
