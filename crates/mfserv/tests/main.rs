@@ -90,8 +90,8 @@ mod upgrade;
 mod valgrind;
 mod vanishing;
 mod variables;
-mod versions;
 mod verdicts;
+mod versions;
 mod websocket;
 
 use std::collections::BTreeSet;

@@ -118,7 +118,7 @@ fn status_ps_logs_and_events_say_what_is_there_for_people_and_for_scripts() {
     let line = node.mfserv(&["logs", "sample_flask", "--json", "-n", "1"]).code(0).stdout;
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(line["log"], "app_sample_flask_main");
-    node.mfserv(&["logs", "nobody"]).code(1);
+    node.mfserv(&["logs", "nobody"]).code(2);
 
     let events = node.events();
     let ready = |fact: &Fact| matches!(fact, Fact::WorkerReady { .. });
