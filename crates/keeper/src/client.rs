@@ -64,7 +64,7 @@ impl Client {
         let mut client =
             Self { link: Link::new(socket), notices: VecDeque::new(), seq: 0, greeting };
         match client.ask_within(Ask::Hello { version: VERSION, role: role.to_owned() }, GREETING)? {
-            Answer::Hello { version, pid, adopted, listeners } => {
+            Answer::Hello { version, pid, adopted, listeners, .. } => {
                 client.greeting = Greeting { version, pid, adopted, listeners };
                 Ok(client)
             }

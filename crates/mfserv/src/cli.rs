@@ -6,6 +6,7 @@ mod config;
 mod events;
 mod help;
 mod history;
+mod interrupt;
 mod jobs;
 pub mod keeper;
 mod logs;

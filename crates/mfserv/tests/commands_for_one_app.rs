@@ -94,7 +94,7 @@ fn a_command_beside_an_app_has_its_directory_and_ends_as_it_ends() {
     node.mfserv(&["run", "one.main", "no-such-program"]).code(127);
     let empty = node.mfserv(&["run", "one"]).code(2);
     assert!(empty.stderr.contains("mfserv run one -- COMMAND"), "{empty:?}");
-    node.mfserv(&["run", "nobody", "true"]).code(1);
+    node.mfserv(&["run", "nobody", "true"]).code(2);
 
     let script = "trap 'exit 9' TERM; echo up; while :; do read -t 1 x < /dev/zero; done";
     let args = ["run", "one", "--", "bash", "-c", script];
@@ -278,7 +278,7 @@ fn a_command_that_fails_says_why_as_json_if_that_is_asked_for() {
     std::fs::create_dir(&app).unwrap();
     let app = app.to_str().unwrap();
     for (args, code, what) in [
-        (&["info", "nope"][..], 1, "nope"),
+        (&["info", "nope"][..], 2, "nope"),
         (&["status"], 3, "not running"),
         (&["scale", "nope", "2"], 3, "not running"),
         (&["stop", "nope"], 3, "not running"),
@@ -328,7 +328,7 @@ fn open_prints_the_address_and_opens_the_browser_that_is_named() {
     let (said, complaint) = open(&["shop"], "/no/such/browser");
     assert!(said.starts_with(&url) && complaint.contains("no browser could be started"));
     let nobody = node.mfserv(&["open", "nobody"]);
-    assert!(nobody.code == 1 && nobody.stderr.contains("it serves "), "{nobody:?}");
+    assert!(nobody.code == 2 && nobody.stderr.contains("it serves "), "{nobody:?}");
     node.stop();
 }
 

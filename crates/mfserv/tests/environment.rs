@@ -51,7 +51,7 @@ fn a_worker_sees_its_plugin_in_its_environment_and_env_and_exec_show_the_same() 
     let ran = node.mfserv(&["exec", "--cwd", "seeing", "cat", "main.py"]).code(0);
     assert_eq!(ran.stdout, std::fs::read_to_string(dir.join("main.py")).unwrap());
     node.mfserv(&["exec", "seeing", "no-such-program"]).code(127);
-    node.mfserv(&["env", "nobody"]).code(1);
+    node.mfserv(&["env", "nobody"]).code(2);
     node.stop();
 }
 

@@ -83,7 +83,7 @@ fn what_was_counted_is_remembered_and_no_counter_that_begins_anew_makes_a_jump()
     assert!(titles.starts_with("TIME ") && row.contains(" shop.main "), "{table}");
     let columns = |line: &str| line.split_whitespace().count();
     assert_eq!(columns(titles), columns(row), "{table}");
-    let nobody = node.mfserv(&["history", "nobody"]).code(1);
+    let nobody = node.mfserv(&["history", "nobody"]).code(2);
     assert!(nobody.stderr.contains("nothing is known of nobody"), "{nobody:?}");
     node.mfserv(&["history", "--step", "soon"]).code(2);
     node.mfserv(&["history", "--since", "30d", "--step", "1m"]).code(2);

@@ -97,7 +97,7 @@ fn a_static_plugin_is_installed_replaced_under_load_and_uninstalled_without_a_tr
     node.mfserv(&["uninstall", "--clean", "sample_static"]).code(0);
     assert_eq!(node.get("/sample_static/").status, 404);
     assert_eq!(traces(&node, "sample_static"), Vec::<PathBuf>::new());
-    node.mfserv(&["uninstall", "sample_static"]).code(1);
+    node.mfserv(&["uninstall", "sample_static"]).code(2);
     node.stop();
 }
 

@@ -52,6 +52,7 @@ mod metrics;
 mod misbehaving;
 mod newcomer;
 mod nginx;
+mod not_there;
 mod operate;
 mod operations;
 mod options_that_stay;
@@ -90,6 +91,7 @@ mod upgrade;
 mod valgrind;
 mod vanishing;
 mod variables;
+mod verdicts;
 mod versions;
 mod websocket;
 

@@ -145,7 +145,7 @@ fn words_of_other_tools_directories_without_a_plugin_and_ids_of_requests_get_adv
     });
     let said = node.mfserv(&["logs", &id]).code(1).stderr;
     assert!(said.contains("is a request") && said.contains("mfserv logs --request"), "{said}");
-    let said = node.mfserv(&["logs", "0123456789abcdef"]).code(1).stderr;
+    let said = node.mfserv(&["logs", "0123456789abcdef"]).code(2).stderr;
     assert!(said.contains("no log of 0123456789abcdef"), "{said}");
     node.stop();
 }

@@ -112,6 +112,37 @@ fn ctrl_c_cancels_until_the_commit_and_after_it_the_asker_only_stops_looking() {
 }
 
 #[test]
+fn a_second_interrupt_ends_a_command_at_once_and_says_what_goes_on_without_it() {
+    let _turn = Turn::cheap();
+    let stage = Stage::new();
+    let file = stage.package(3);
+    stage.hold("start");
+    let mut command = stage.node.command(&["install", &file]);
+    let says = stage.node.path("asker.err");
+    let stderr = fs::File::create(&says).unwrap();
+    let mut child = command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
+    let said = || fs::read_to_string(&says).unwrap();
+    until("the node tries it", PATIENCE, || said().contains("starting the new release"));
+    // A daemon that does not answer: the first interrupt cannot cancel.
+    let daemon = stage.node.role_pid("daemon");
+    kill(daemon, Signal::STOP);
+    // Two signals of one kind that come together are one.
+    kill(child.id(), Signal::INT);
+    kill(child.id(), Signal::TERM);
+    let ended = child.wait().unwrap();
+    kill(daemon, Signal::CONT);
+    let said = said();
+    assert_eq!(ended.code(), None, "a signal has ended it: {said}");
+    assert!(said.contains("ended at once; the node goes on with operation "), "{said}");
+    let id = said.split("`mfserv wait ").nth(1).and_then(|rest| rest.split('`').next());
+    stage.let_go();
+    // The daemon may have read the first interrupt in the end.
+    let done = stage.outcome(id.unwrap_or_else(|| panic!("{said}")))["ok"] == true;
+    assert_eq!(stage.current(), Some(if done { 3 } else { 2 }));
+    stage.node.stop();
+}
+
+#[test]
 fn what_waits_is_refused_and_what_is_not_committed_is_undone_when_the_node_stops() {
     let _turn = Turn::cheap();
     let stage = Stage::new();

@@ -170,3 +170,62 @@ fn the_list_of_packages_for_servers_is_found_in_a_directory_of_lists() {
     assert!(text.contains("requirements/prod.txt, requirements/production.txt"), "{text}");
     node.stop();
 }
+
+/// Says who it is.
+fn wsgi(name: &str) -> String {
+    format!(
+        "def application(environ, start_response):\n    start_response('200 OK', [])\n    \
+         return [b'{name}']\n"
+    )
+}
+
+#[test]
+fn what_an_app_is_run_as_stays_until_another_way_is_named_or_it_is_not_there_any_more() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    let dir = app(&node, "two", &[("one.py", &wsgi("one")), ("other.py", &wsgi("other"))]);
+    let path = dir.to_str().unwrap();
+    let ran = node.mfserv(&["deploy", path]).code(2);
+    assert!(ran.stderr.contains("--as one:application or --as other:application"), "{ran:?}");
+    said(&node, "deploy", &dir, "--as other:application");
+    std::fs::write(dir.join("notes.txt"), "second release").unwrap();
+    let text = said(&node, "deploy", &dir, "");
+    assert!(text.contains("run as other:application, as before (another --as changes"), "{text}");
+    assert_eq!(node.get("/two").text(), "other");
+    assert_eq!(node.mfserv(&["check", path]).code(0).code, 0);
+    let text = said(&node, "deploy", &dir, "--as one:application");
+    assert!(!text.contains("as before"), "{text}");
+    assert_eq!(node.get("/two").text(), "one");
+    // It was the only other one that is left.
+    std::fs::remove_file(dir.join("one.py")).unwrap();
+    let text = said(&node, "deploy", &dir, "");
+    assert!(text.contains("it can't be run as one:application any more"), "{text}");
+    assert_eq!(node.get("/two").text(), "other");
+    // What is worked on has options of its own.
+    std::fs::write(dir.join("one.py"), wsgi("one")).unwrap();
+    node.mfserv(&["dev", path, "--detach"]).code(2);
+    node.stop();
+}
+
+#[test]
+fn what_a_deployment_warns_of_is_in_its_outcome_for_programs() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    said(&node, "deploy", &app(&node, "first", &[("index.html", "first")]), "");
+    let files = [("app.py", WRITER), (".env", "SECRET=1\n")];
+    let dir = app(&node, "second", &files);
+    for nothing_to_do in [false, true] {
+        let ran = node.mfserv(&["deploy", dir.to_str().unwrap(), "--json"]).code(0);
+        let last = ran.stdout.lines().last().unwrap();
+        let outcome: serde_json::Value = serde_json::from_str(last).unwrap();
+        assert_eq!(outcome["nothing_to_do"] == true, nothing_to_do, "{outcome}");
+        let warnings = outcome["warnings"].as_array().unwrap().iter();
+        let whats: Vec<&str> = warnings.filter_map(|one| one["what"].as_str()).collect();
+        for what in ["second is not served at /", "not deployed: .env"] {
+            assert_eq!(whats.iter().filter(|it| **it == what).count(), 1, "{whats:?}");
+        }
+    }
+    node.stop();
+}

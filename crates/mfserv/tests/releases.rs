@@ -102,8 +102,8 @@ fn what_can_not_be_gone_back_to_is_refused_with_its_reason() {
     let ran = node.mfserv(&["rollback", "sample_static", "7"]).code(5);
     assert!(ran.stderr.contains("its releases are 1, 2"), "{ran:?}");
     node.mfserv(&["rollback", "sample_static", "0"]).code(2);
-    node.mfserv(&["rollback", "nobody"]).code(1);
-    node.mfserv(&["releases", "nobody"]).code(1);
+    node.mfserv(&["rollback", "nobody"]).code(2);
+    node.mfserv(&["releases", "nobody"]).code(2);
     node.link_sample("sample_node", &[]);
     let ran = node.mfserv(&["rollback", "sample_node"]).code(5);
     assert!(ran.stderr.contains("link"), "{ran:?}");
@@ -153,11 +153,11 @@ fn what_an_uninstallation_has_kept_is_listed_and_removed_when_asked() {
     let ran = node.mfserv(&["uninstall", "sample_static"]).code(0);
     assert!(ran.stderr.contains("--clean") && !ran.stderr.contains("new release"), "{ran:?}");
     assert_eq!(releases(&node, "sample_static").len(), 1);
-    node.mfserv(&["uninstall", "sample_static"]).code(1);
+    node.mfserv(&["uninstall", "sample_static"]).code(2);
     node.mfserv(&["uninstall", "sample_static", "--clean"]).code(0);
     assert_eq!(traces(&node, "sample_static"), Vec::<std::path::PathBuf>::new());
-    node.mfserv(&["uninstall", "sample_static", "--clean"]).code(1);
-    node.mfserv(&["releases", "sample_static"]).code(1);
+    node.mfserv(&["uninstall", "sample_static", "--clean"]).code(2);
+    node.mfserv(&["releases", "sample_static"]).code(2);
 }
 
 #[test]

@@ -120,3 +120,20 @@ fn beside_an_app_is_what_env_sets_for_its_workers_and_the_language_of_the_node()
     assert!(why.iter().all(|part| gone.stderr.contains(part)), "{gone:?}");
     node.stop();
 }
+
+#[test]
+fn a_pip_of_another_python_is_refused_also_as_a_module() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let dir = project(&node);
+    std::fs::write(dir.join("requirements.txt"), "").unwrap();
+    node.mfserv(&["deploy", dir.to_str().unwrap()]).code(0);
+    for command in ["run", "exec"] {
+        for words in [&["python", "-m", "pip", "list"][..], &["python3", "-I", "-mpip", "list"]] {
+            let ran = node.mfserv(&[&[command, "project", "--"], words].concat()).code(2);
+            assert!(ran.stderr.contains("pip is not run here"), "{ran:?}");
+            assert!(ran.stderr.contains("requirements.txt"), "{ran:?}");
+        }
+        node.mfserv(&[command, "project", "--", "python", "-m", "site"]).code(0);
+    }
+}

@@ -118,7 +118,7 @@ fn status_ps_logs_and_events_say_what_is_there_for_people_and_for_scripts() {
     let line = node.mfserv(&["logs", "sample_flask", "--json", "-n", "1"]).code(0).stdout;
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(line["log"], "app_sample_flask_main");
-    node.mfserv(&["logs", "nobody"]).code(1);
+    node.mfserv(&["logs", "nobody"]).code(2);
 
     let events = node.events();
     let ready = |fact: &Fact| matches!(fact, Fact::WorkerReady { .. });
@@ -222,4 +222,19 @@ fn root_neither_starts_nor_stops_a_node_of_another_user() {
     assert!(stopped.contains("belongs to the user"), "{stopped}");
     std::os::unix::fs::chown(&run, Some(0), None).unwrap();
     std::fs::remove_file(run.join("keeper.json")).unwrap();
+}
+
+#[test]
+fn a_check_and_a_start_name_the_process_that_has_the_port_of_the_front() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let _other = std::net::TcpListener::bind(node.address()).unwrap();
+    let who = format!("process {} (", std::process::id());
+    let port = format!("listens on port {}", node.address().port());
+    for (command, code) in [("check", 4), ("start", 5)] {
+        let ran = node.mfserv(&[command]).code(code);
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(said.contains(&who) && said.contains(&port), "{said}");
+    }
+    node.mfserv(&["stop", "--kill"]);
 }

@@ -153,6 +153,17 @@ fn status_is_repeated_in_a_pipe_until_it_is_interrupted() {
     node.mfserv(&["status"]).code(3);
 }
 
+#[test]
+fn keeper_and_daemon_say_their_versions() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let status = node.start();
+    let keeper = status.keeper.expect("a keeper");
+    assert_eq!(keeper.version, env!("CARGO_PKG_VERSION"));
+    assert_eq!(keeper.version, status.daemon.version);
+    node.stop();
+}
+
 /// Ends a child that a failed test leaves.
 struct Ended(std::process::Child);
 

@@ -1,9 +1,12 @@
 //! A plugin takes no route from a live one, unless that is insisted on.
 
+use std::path::Path;
+
 use mfserv_testkit::{Node, Plugin, Ran, programs};
 
 use crate::compat::OldNames;
 use crate::install::release;
+use crate::newcomer::app;
 use crate::{Turn, node};
 
 fn plugin(name: &str, routes: &str) -> Plugin {
@@ -113,5 +116,36 @@ fn a_home_whose_plugins_share_a_route_starts_and_says_so() {
     assert_eq!(answers(&node, "/shared"), "one");
     // What is so already is no refusal.
     node.mfserv(&["dev", &dir.to_string_lossy()]).code(0);
+    node.stop();
+}
+
+#[test]
+fn an_app_whose_root_was_taken_asks_for_it_as_before_and_has_it_again_when_the_taker_goes() {
+    let _turn = Turn::cheap();
+    let node = node();
+    node.start();
+    let first = app(&node, "first", &[("index.html", "first")]);
+    let second = app(&node, "second", &[("index.html", "second")]);
+    let deploy = |dir: &Path, more: &[&str]| {
+        let edited = std::fs::read_to_string(dir.join("index.html")).unwrap() + ".";
+        std::fs::write(dir.join("index.html"), edited).unwrap();
+        node.mfserv(&[&["deploy", dir.to_str().unwrap()], more].concat()).code(0)
+    };
+    let answers = |name: &str| node.get("/").text().starts_with(name);
+    deploy(&first, &[]);
+    deploy(&second, &["--take-route"]);
+    assert!(answers("second"));
+    let said = deploy(&first, &[]).stderr;
+    assert!(said.contains("second has taken / from it"), "{said}");
+    assert!(said.contains("--take-route takes / back") && said.contains("--no-root"), "{said}");
+    deploy(&second, &[]);
+    assert!(answers("second"), "what was taken stays taken");
+    deploy(&second, &["--no-root"]);
+    assert!(answers("first"));
+    deploy(&second, &["--root", "--take-route"]);
+    deploy(&first, &[]);
+    assert!(answers("second"));
+    node.mfserv(&["uninstall", "second"]).code(0);
+    assert!(answers("first"));
     node.stop();
 }

@@ -239,7 +239,12 @@ fn port_of_front(listeners: &[Listen], key: &str, address: SocketAddr) -> Option
         _ => format!("choose another address ([front] host) or port ([nginx] {key})"),
     };
     let problem = Diagnostic::error(format!("the front could not listen on {address}"));
-    Some(problem.kind(Kind::Refused).because(error).help(help))
+    let mut problem = problem.kind(Kind::Refused).because(&error);
+    if error.kind() == ErrorKind::AddrInUse {
+        let who = port_holder::holder(Protocol::Tcp, address.port());
+        problem = problem.because(port_holder::listens(who, address.port()));
+    }
+    Some(problem.help(help))
 }
 
 /// Why the telemetry role, or Telegraf, could not receive on ports that it is told to.

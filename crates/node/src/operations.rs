@@ -31,6 +31,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 mod uninstall;
+mod verdict;
 
 pub use event::{Applied, Event, FinishedBy, Outcome, StepState};
 pub use here::{Here, conduct_here};

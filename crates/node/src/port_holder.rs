@@ -19,9 +19,8 @@ pub fn refused(address: &str, said: &str) -> Diagnostic {
             other_address(problem, port)
         }
         Some(port) if said.contains(IN_USE) => {
-            let who = holder(Protocol::Tcp, port).unwrap_or_else(|| "a process that is not visible here".into());
             problem
-                .because(format!("{who} listens on port {port}"))
+                .because(listens(holder(Protocol::Tcp, port), port))
                 .help("stop it, or choose another port ([nginx] port)")
         }
         Some(port) if said.contains(NOT_ALLOWED) => problem
@@ -32,6 +31,12 @@ pub fn refused(address: &str, said: &str) -> Diagnostic {
             )),
         _ => problem.help("choose an address of this machine ([nginx] port and the other keys)"),
     }
+}
+
+/// Who has a port that is in use, for people.
+pub fn listens(holder: Option<String>, port: u16) -> String {
+    let who = holder.unwrap_or_else(|| "a process that is not visible here".into());
+    format!("{who} listens on port {port}")
 }
 
 /// The process that the daemon is a child of, and that has its listeners.

@@ -49,6 +49,15 @@ impl Cancel {
         Ok(cancel)
     }
 
+    /// The same, where somebody else ends this process at the second signal.
+    pub fn by_first_signal() -> std::io::Result<Self> {
+        let cancel = Self::default();
+        for signal in [SIGHUP, SIGINT, SIGTERM] {
+            flag::register(signal, cancel.0.clone())?;
+        }
+        Ok(cancel)
+    }
+
     /// Asks the operation to stop: its child processes are killed, what it has
     /// half done is removed, and it returns an error.
     pub fn cancel(&self) {

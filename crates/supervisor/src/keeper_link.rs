@@ -27,6 +27,8 @@ type Reply = oneshot::Sender<Result<Answer, Diagnostic>>;
 pub struct KeeperState {
     /// Its process id.
     pub pid: u32,
+    /// The version of its program.
+    pub program: String,
     /// Names of the listening sockets that it holds.
     pub listeners: Vec<String>,
     /// How many processes it adopted from an earlier keeper.
@@ -140,20 +142,22 @@ impl Link {
         link.send(1, Ask::Hello { version: wire::VERSION, role: "daemon".into() }).await?;
         link.send(2, Ask::Watch).await?;
         let (mut pid, mut adopted, mut listeners) = (0, 0, Vec::new());
+        let mut program = String::new();
         loop {
             match link.next().await? {
                 FromKeeper::Response(Response {
-                    answer: Answer::Hello { pid: p, adopted: a, listeners: l, .. },
+                    answer: Answer::Hello { pid: p, adopted: a, listeners: l, program: v, .. },
                     ..
                 }) => {
-                    (pid, adopted, listeners) = (p, a, l);
+                    (pid, adopted, listeners, program) = (p, a, l, v);
                 }
                 FromKeeper::Response(Response {
                     answer: Answer::Processes { alive, exits },
                     ..
                 }) => {
                     let ending = !link.early.is_empty();
-                    let state = KeeperState { pid, listeners, adopted, alive, exits, ending };
+                    let state =
+                        KeeperState { pid, program, listeners, adopted, alive, exits, ending };
                     return Ok((link, state));
                 }
                 FromKeeper::Response(other) => {
@@ -233,7 +237,9 @@ mod tests {
     /// A keeper that says this to whoever begins to watch, before its list.
     async fn says(listener: UnixListener, notice: Notice) {
         let mut link = AsyncLink::new(listener.accept().await.unwrap().0);
-        let hello = Answer::Hello { version: 1, pid: 7, adopted: 0, listeners: Vec::new() };
+        let program = String::new();
+        let hello =
+            Answer::Hello { version: 1, pid: 7, adopted: 0, listeners: Vec::new(), program };
         let list = Answer::Processes { alive: Vec::new(), exits: Vec::new() };
         for answer in [hello, list] {
             let Request { seq, ask } = link.receive().await.unwrap();

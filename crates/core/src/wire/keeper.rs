@@ -229,6 +229,9 @@ pub enum Answer {
         adopted: u32,
         /// Names of the listening sockets it holds.
         listeners: Vec<String>,
+        /// The version of its program.
+        #[serde(default)]
+        program: String,
     },
     /// Done.
     Done,

@@ -80,6 +80,7 @@ impl Keeper {
             pid: std::process::id(),
             adopted: self.processes.adopted(),
             listeners: self.listeners.names().cloned().collect(),
+            program: env!("CARGO_PKG_VERSION").into(),
         }
     }
 

@@ -12,7 +12,7 @@ use mfserv_telemetry::metrics::{self, Answer, Series};
 
 use super::completions;
 use super::output::for_terminal;
-use super::plugins::env::unknown_app;
+use super::plugins::env::{if_not_installed, unknown_app};
 use super::print;
 use super::report::{Colour, Outcome, paint};
 use super::show::table;
@@ -63,8 +63,9 @@ impl HistoryOf {
             if let Some(problem) = unknown_app(places, name) {
                 return Err(problem);
             }
-            return Err(Diagnostic::error(format!("nothing is known of {name} at that time"))
-                .help("`mfserv history` shows what is known; an earlier --since finds more"));
+            let problem = Diagnostic::error(format!("nothing is known of {name} at that time"))
+                .help("`mfserv history` shows what is known; an earlier --since finds more");
+            return Err(if_not_installed(places, name, problem));
         }
         let shown = match (self.json, std::io::stdout().is_terminal()) {
             (true, _) => format!("{text}\n"),

@@ -17,7 +17,7 @@ use mfserv_telemetry::logs::{Level, Order, Pattern, Selection, find_request, sea
 
 use super::completions;
 use super::output::is_lost;
-use super::plugins::env::unknown_app;
+use super::plugins::env::{if_not_installed, unknown_app};
 use super::report::Outcome;
 use names::Meant;
 use show::Show;
@@ -82,6 +82,9 @@ impl Logs {
         let files = files(places, &meant)?;
         if files.is_empty() && !self.follow {
             return Err(nothing(places, &self.names));
+        }
+        if let Some(name) = self.names.iter().find(|name| is_nobody(places, name)) {
+            return Err(nothing(places, std::slice::from_ref(name)));
         }
         if self.last_crash {
             return crash::run(places, &self, &meant, &files, selection);
@@ -234,9 +237,19 @@ fn nothing(places: &Places, names: &[String]) -> Diagnostic {
     if let Some(problem) = names.iter().find_map(|name| unknown_app(places, name)) {
         return problem;
     }
-    Diagnostic::error(format!("no log of {} yet", names.join(", ")))
+    let problem = Diagnostic::error(format!("no log of {} yet", names.join(", ")))
         .because(format!("no such file in {}", places.log().display()))
-        .help("`mfserv status` shows what runs; an app that has said nothing has no log")
+        .help("`mfserv status` shows what runs; an app that has said nothing has no log");
+    names.iter().fold(problem, |problem, name| if_not_installed(places, name, problem))
+}
+
+/// Nothing is called so, and no log: there is nothing to follow either.
+fn is_nobody(places: &Places, name: &String) -> bool {
+    let meant = Meant::new(std::slice::from_ref(name), places);
+    let problem = Diagnostic::error(String::new());
+    files(places, &meant).is_ok_and(|files| files.is_empty())
+        && (unknown_app(places, name).is_some()
+            || if_not_installed(places, name, problem).kind == Kind::Usage)
 }
 
 fn no_match(files: &[PathBuf]) -> Diagnostic {

@@ -15,6 +15,7 @@ use mfserv_plugin::store::{Installed, Owner};
 use mfserv_plugin::{Cancel, Progress};
 use serde_json::{Value, json};
 
+use super::interrupt;
 use super::keeper::{self, LOOK, QUICK};
 use super::operate::Wait;
 use super::print;
@@ -38,13 +39,15 @@ pub struct Operation<'a> {
     steps: Steps,
     /// What is doubtful, found while staging, that the outcome does not know.
     warnings: Vec<Diagnostic>,
+    /// What is doubtful, and was said when it was found.
+    noticed: Vec<Diagnostic>,
 }
 
 impl<'a> Operation<'a> {
     /// An operation of `mfserv COMMAND`; Ctrl-C cancels it.
     pub fn new(places: &'a Places, command: &str, wait: &Wait) -> Result<Self, Diagnostic> {
         client::check_version(&places.control_socket(), QUICK)?;
-        let cancel = super::plugins::cancel()?;
+        let cancel = interrupt::cancel()?;
         let steps = if wait.json { Steps::as_json() } else { Steps::new() };
         Ok(Operation {
             places,
@@ -55,6 +58,7 @@ impl<'a> Operation<'a> {
             cancel,
             steps,
             warnings: Vec::new(),
+            noticed: Vec::new(),
         })
     }
 
@@ -69,6 +73,7 @@ impl<'a> Operation<'a> {
             cancel,
             steps: Steps::silent(),
             warnings: Vec::new(),
+            noticed: Vec::new(),
         }
     }
 
@@ -92,6 +97,11 @@ impl<'a> Operation<'a> {
         &mut self.steps
     }
 
+    /// What was said already that is doubtful. The outcome has it where programs read it.
+    pub fn noticed(&mut self, notices: Vec<Diagnostic>) {
+        self.noticed.extend(notices);
+    }
+
     /// Something is doubtful.
     pub fn warn(&mut self, warnings: Vec<Diagnostic>) {
         self.warnings.extend(warnings);
@@ -108,7 +118,10 @@ impl<'a> Operation<'a> {
         let (id, patience_s) = (Some(self.id.clone()), self.patience_s);
         let submission = Submission { id, request, who, patience_s };
         let mut outcome = if needs_node || may_run(self.places) {
-            self.follow(&submission)?
+            interrupt::is_followed(Some(self.id.clone()));
+            let outcome = self.follow(&submission)?;
+            interrupt::is_followed(None);
+            outcome
         } else {
             let here = Here { places: self.places, submission, cancel: &self.cancel };
             let steps = &mut self.steps;
@@ -125,7 +138,11 @@ impl<'a> Operation<'a> {
         self.steps.finish();
         let outcome = ended.unwrap_or_else(|problem| failed_here(problem, self.warnings));
         if self.json {
-            print_outcome(&outcome, more);
+            self.noticed.extend(self.steps.noticed());
+            let mut whole = outcome.clone();
+            self.noticed.retain(|one| !whole.warnings.contains(one));
+            whole.warnings.splice(..0, self.noticed);
+            print_outcome(&whole, more);
         }
         match &outcome.problem {
             Some(problem) => Err(problem.clone()),
@@ -170,7 +187,7 @@ impl<'a> Operation<'a> {
 pub type Ended = Result<Outcome, Diagnostic>;
 
 /// A daemon answers, or a keeper is about to bring one.
-fn may_run(places: &Places) -> bool {
+pub fn may_run(places: &Places) -> bool {
     let answers = |path| UnixStream::connect(path).is_ok();
     answers(places.control_socket()) || answers(places.keep_socket())
 }
@@ -187,11 +204,11 @@ fn failed_here(problem: Diagnostic, warnings: Vec<Diagnostic>) -> Outcome {
 }
 
 /// Prints, as the outcome of a command, that there was nothing to do.
-pub fn print_nothing_to_do(plugin: Installed) {
+pub fn print_nothing_to_do(plugin: Installed, warnings: Vec<Diagnostic>) {
     let outcome = Outcome {
         ok: true,
         plugin: Some(plugin),
-        warnings: Vec::new(),
+        warnings,
         applied: None,
         problem: None,
         finished_by: FinishedBy::Asker,

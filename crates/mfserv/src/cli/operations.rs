@@ -12,9 +12,10 @@ use mfserv_plugin::Cancel;
 use serde_json::json;
 
 use super::keeper::QUICK;
-use super::operation::{print_outcome, print_warnings};
+use super::operation::{may_run, print_outcome, print_warnings};
 use super::print;
 use super::progress::Steps;
+use super::reach;
 use super::report::{Colour, Outcome, paint};
 use super::show::table;
 
@@ -110,6 +111,13 @@ impl WaitFor {
         let follow = Follow { socket: &socket, id: &self.id, patience, cancel: &cancel };
         if let Some(outcome) = Journal::new(places).find(&self.id).and_then(|one| one.outcome) {
             return Ok(outcome);
+        }
+        // Nobody is about to bring a daemon that would know it.
+        if !may_run(places) && reach::pids(places.home(), "keep").is_empty() {
+            return Err(Diagnostic::error("the node is not running")
+                .kind(Kind::NotRunning)
+                .because(format!("what {} came to is not known", self.id))
+                .help("`mfserv operations` lists what has ended"));
         }
         client::follow(&follow, &mut |event| steps.event(event))
     }

@@ -44,6 +44,7 @@ pub use releases::{Releases, Repackage, Rollback};
 pub use run_beside::Shell;
 pub use setup::Setup;
 
+pub use super::interrupt::cancel;
 use super::operation::print_warnings;
 use super::{print, report};
 use mfserv_node::installed::Directories;
@@ -111,11 +112,6 @@ pub fn pack_in(
     base::carry(&home, &interpreter, layers, &cancel, steps, |carried, steps| {
         archive::pack_standalone(dir, &spec.general, out_dir, carried, steps)
     })
-}
-
-/// Ctrl-C stops the programs that an operation runs, and leaves nothing half done.
-pub fn cancel() -> Result<Cancel, Diagnostic> {
-    Cancel::by_signals().map_err(|e| Diagnostic::error("signals cannot be caught").because(e))
 }
 
 /// The usual options of a build in this home.

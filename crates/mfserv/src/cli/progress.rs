@@ -23,6 +23,8 @@ pub struct Steps {
     before: u32,
     /// An operation of the node is followed.
     follows: bool,
+    /// What was said that is doubtful.
+    noticed: Vec<Diagnostic>,
 }
 
 enum Look {
@@ -58,7 +60,7 @@ impl Steps {
     }
 
     fn with(look: Look) -> Self {
-        Steps { look, n: 0, text: String::new(), before: 0, follows: false }
+        Steps { look, n: 0, text: String::new(), before: 0, follows: false, noticed: Vec::new() }
     }
 
     /// What the node reports of an operation. Its steps are numbered after those of this process.
@@ -91,6 +93,11 @@ impl Steps {
             // Whoever has asked prints it.
             Event::Outcome(_) => {}
         }
+    }
+
+    /// What was said so far that is doubtful.
+    pub fn noticed(&mut self) -> Vec<Diagnostic> {
+        std::mem::take(&mut self.noticed)
     }
 
     /// Takes the spinner away; the list stays.
@@ -172,6 +179,7 @@ impl Progress for Steps {
             Look::Lines | Look::Json => report::print_problem(&notice),
             Look::Nothing => {}
         }
+        self.noticed.push(notice);
     }
 }
 

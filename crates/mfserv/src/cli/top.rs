@@ -96,7 +96,8 @@ impl Top {
         let mut gatherer = Gatherer::new(places, self.interval);
         loop {
             let frame = gatherer.gather();
-            if let (true, Some(why), None) = (self.once, &frame.no_status, &frame.status) {
+            // A node that has been seen is waited for: its daemon may be replaced.
+            if let (Some(why), None) = (&frame.no_status, &frame.status) {
                 return Err(Diagnostic::error("there is nothing to show")
                     .kind(Kind::NotRunning)
                     .because(why)

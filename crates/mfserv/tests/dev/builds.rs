@@ -223,6 +223,7 @@ fn as_long_as_a_session_builds_an_app_no_other_command_builds_it_and_the_reason_
     edit(&dir, "server.src.js", "\"one\"", "\"two\"");
     until_served(&node, "slow", "two");
     session.interrupt();
-    node.mfserv(&["dev", "--detach", dir.to_str().unwrap()]).code(0);
+    let ran = node.mfserv(&["dev", "--detach", dir.to_str().unwrap()]).code(0);
+    assert!(ran.stdout.contains("its build does not run again at edits"), "{ran:?}");
     node.stop();
 }

@@ -205,7 +205,7 @@ impl Node {
         let Ok(mut keeper) = self.keeper.lock() else { return };
         let role = RoleStatus {
             pid: found.pid,
-            version: String::new(),
+            version: found.program.clone(),
             since_ms: started_ms(found.pid, self.parts.world.clock.now_ms())
                 .unwrap_or(self.since_ms),
         };

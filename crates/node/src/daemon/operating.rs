@@ -10,6 +10,7 @@ use mfserv_core::maintenance::is_part;
 use mfserv_core::names::WatcherName;
 use mfserv_core::plan::{HeldOptions, Plan, PluginState};
 use mfserv_core::route::Taken;
+use mfserv_core::status::WatcherState;
 use mfserv_core::watcher::WatcherSpec;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_supervisor::{Until, View};
@@ -131,6 +132,16 @@ impl operations::Node for Node {
             found.is_some_and(|one| one.workers.iter().any(|w| w.started_ms < than_ms))
         };
         watchers.into_iter().filter(is_older).collect()
+    }
+
+    async fn down(&self) -> Vec<WatcherName> {
+        let all = self.parts.supervisor.status().await.into_iter();
+        let down = all.filter(|one| match one.state {
+            WatcherState::Failing => true,
+            WatcherState::Starting => one.ready == 0,
+            _ => false,
+        });
+        down.map(|watcher| watcher.name).collect()
     }
 
     async fn living(&self, plugin: &str) -> Vec<WatcherName> {

@@ -26,7 +26,12 @@ impl Done {
     /// The plugin is current, and this came of serving it.
     pub fn of(claim: &Claim, served: Served) -> Done {
         let plugin = claim.current().ok();
-        Done { plugin, applied: served.applied, problem: served.problem, ..Done::default() }
+        Done { plugin, ..Done::served(served) }
+    }
+
+    /// This came of serving what was applied.
+    pub fn served(Served { applied, problem, warnings }: Served) -> Done {
+        Done { applied, problem, warnings, ..Done::default() }
     }
 
     /// There are more warnings; what is known already is not repeated.

@@ -9,6 +9,7 @@ use mfserv_plugin::store::{self, Claim};
 use super::conduct::Done;
 use super::running::{Running, blocking};
 use super::switch::{commit, serve, try_beside};
+use super::verdict::Named;
 use super::{Node, OperationId, Staging};
 
 /// Tries the release beside the one that serves, makes it current, lets it serve, and retires
@@ -47,7 +48,7 @@ async fn try_and_serve<N: Node>(
     let staged = claim.staged(release)?;
     let (turn, _trial) = try_beside(node, op, plugin, &staged.dir).await?;
     let warnings = commit(op, &claim, release).await?;
-    let served = serve(node, op, turn).await;
+    let served = serve(node, op, turn, Named::Plugin(plugin)).await;
     let kept = retire(op, &claim, staged.clean).await;
     Ok(Done::of(&claim, served).warn(staged.warnings).warn(warnings).warn(kept))
 }
@@ -62,7 +63,7 @@ pub async fn finish<N: Node>(
 ) -> Result<Done, Diagnostic> {
     let claim = op.claim(node, plugin).await?;
     let warnings = commit(op, &claim, release).await?;
-    let served = serve(node, op, node.turn().await?).await;
+    let served = serve(node, op, node.turn().await?, Named::Plugin(plugin)).await;
     let kept = retire(op, &claim, clean).await;
     Ok(Done::of(&claim, served).warn(warnings).warn(kept))
 }

@@ -12,6 +12,7 @@ use super::Node;
 use super::conduct::Done;
 use super::running::{Running, blocking};
 use super::switch::{serve, try_beside};
+use super::verdict::Named;
 
 /// How long somebody else who changes the plugin is waited for before a change is staged: shorter
 /// than an asker waits until its operation is accepted, so that it learns who that is.
@@ -62,7 +63,7 @@ async fn try_and_serve<N: Node>(
     op.step(format!("putting the variables of {} in force", claim.plugin()));
     let id = op.id().to_string();
     with(claim, move |claim| claim.commit_variables(&id)).await?;
-    let served = serve(node, op, turn).await;
+    let served = serve(node, op, turn, Named::Plugin(claim.plugin())).await;
     Ok(Done::of(claim, served))
 }
 
@@ -70,7 +71,7 @@ async fn try_and_serve<N: Node>(
 pub async fn finish<N: Node>(node: &N, op: &Running, plugin: &str) -> Result<Done, Diagnostic> {
     let claim = op.claim(node, plugin).await?;
     op.commit()?;
-    let served = serve(node, op, node.turn().await?).await;
+    let served = serve(node, op, node.turn().await?, Named::Plugin(plugin)).await;
     Ok(Done::of(&claim, served))
 }
 

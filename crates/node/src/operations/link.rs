@@ -10,6 +10,7 @@ use super::Node;
 use super::conduct::Done;
 use super::running::Running;
 use super::switch::{serve, take_routes};
+use super::verdict::Named;
 
 /// Links the directory, and lets it serve.
 pub async fn link<N: Node>(
@@ -25,7 +26,7 @@ pub async fn link<N: Node>(
     op.commit()?;
     op.step(format!("linking {plugin} to {}", dir.display()));
     claim.link(dir)?;
-    let mut served = serve(node, op, turn).await;
+    let mut served = serve(node, op, turn, Named::Plugin(plugin)).await;
     // Linked again, it may be what runs already, and fail: then it is tried anew.
     let own = node.find(&[plugin.to_string()]).unwrap_or_default();
     let settled = node.wait(Until::Settled, own.clone(), Duration::ZERO).await;

@@ -5,7 +5,8 @@ use mfserv_core::maintenance::ALL;
 
 use super::conduct::Done;
 use super::running::{Running, blocking};
-use super::switch::follow;
+use super::switch::{Served, follow};
+use super::verdict::{Before, Named};
 use super::{Applied, Node};
 use crate::maintenance::{self, Wanted};
 
@@ -24,6 +25,7 @@ pub async fn change<N: Node>(
     let (places, part) = (node.places().clone(), key.clone());
     let (before, said) = blocking(move || maintenance::change(&places, &part, wanted)).await?;
     op.step(said.clone());
+    let down = Before::look(node, Named::Nothing).await;
     let applied = node.apply(&turn).await;
     let undone = applied.is_err().then_some(before);
     let places = node.places().clone();
@@ -39,13 +41,14 @@ pub async fn change<N: Node>(
         Ok(changes) => changes,
         Err(problem) => return Ok(Done { problem: Some(problem), ..Done::default() }),
     };
-    let served = follow(node, op, &changes).await;
-    let applied = match served.applied {
-        Some(applied) => Applied { changes: said, ..applied },
+    let served = follow(node, op, &changes, &down).await;
+    let applied = match &served.applied {
+        Some(applied) => Applied { changes: said, ..applied.clone() },
         None => Applied { changes: format!("{said}, once the node runs"), ..Applied::default() },
     };
-    let warnings = if begins { still_running(node, op, &key).await } else { Vec::new() };
-    Ok(Done { applied: Some(applied), problem: served.problem, warnings, ..Done::default() })
+    let running = if begins { still_running(node, op, &key).await } else { Vec::new() };
+    let served = Served { applied: Some(applied), ..served };
+    Ok(Done::served(served).warn(running))
 }
 
 /// What is meant. The end of maintenance can also be that of something that is gone.

@@ -128,6 +128,9 @@ pub trait Node: Clone + Send + Sync + 'static {
         than_ms: u64,
     ) -> impl Future<Output = Vec<WatcherName>> + Send;
 
+    /// The watchers that should serve, and of which no worker does or the last start has failed.
+    fn down(&self) -> impl Future<Output = Vec<WatcherName>> + Send;
+
     /// The watchers of a plugin of which something lives.
     fn living(&self, plugin: &str) -> impl Future<Output = Vec<WatcherName>> + Send;
 
@@ -262,6 +265,10 @@ impl Node for AtRest {
     }
 
     async fn older(&self, _: Vec<WatcherName>, _: u64) -> Vec<WatcherName> {
+        Vec::new()
+    }
+
+    async fn down(&self) -> Vec<WatcherName> {
         Vec::new()
     }
 

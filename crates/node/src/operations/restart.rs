@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use mfserv_core::Diagnostic;
 use mfserv_core::diff::Changes;
 use mfserv_core::names::WatcherName;
-use mfserv_supervisor::Until;
 
 use super::Node;
 use super::conduct::Done;
 use super::running::Running;
+use super::verdict::{Before, Named};
 
 /// The roles that are workers: their names among the apps.
 const ROLES: [&str; 3] = ["front", "telemetry", "telegraf"];
@@ -30,6 +30,8 @@ pub async fn restart<N: Node>(node: &N, op: &Running, apps: &[String]) -> Result
         // Who names an app wants it to run, as with systemctl.
         node.start_stopped(&found)?;
     }
+    let named = if apps.is_empty() { Named::Nothing } else { Named::Watchers(&found) };
+    let before = Before::look(node, named).await;
     let (mut changes, problem) = match plugins.is_empty() {
         true => (Changes::default(), None),
         false => match node.apply(&turn).await {
@@ -41,18 +43,19 @@ pub async fn restart<N: Node>(node: &N, op: &Running, apps: &[String]) -> Result
     replaced.retain(|name| !changes.stop.contains(name));
     node.restart(replaced.clone());
     drop(turn);
-    until_replaced(node, op, &[&replaced[..], &changes.touched()].concat()).await?;
+    let touched = [&replaced[..], &changes.touched()].concat();
+    let mut warnings = until_replaced(node, op, &before, touched).await?;
     if apps.is_empty() {
         // A node may have none of them ([nginx] flag=0).
         let roles = ROLES.iter().filter_map(|role| node.find(&[role.to_string()]).ok());
         let roles = still_to_do(node, op, roles.flatten().collect()).await;
         node.restart(roles.clone());
-        until_replaced(node, op, &roles).await?;
+        warnings.extend(until_replaced(node, op, &before, roles.clone()).await?);
         replaced.extend(roles);
     }
     replaced.retain(|name| !changes.start.contains(name) && !changes.replace.contains(name));
     changes.replace.extend(replaced);
-    Ok(Done { applied: node.applied(&changes), problem, ..Done::default() })
+    Ok(Done { applied: node.applied(&changes), problem, warnings, ..Done::default() })
 }
 
 /// All of them; of a restart that an earlier daemon has begun, those that have older workers.
@@ -70,11 +73,12 @@ async fn still_to_do<N: Node>(
 async fn until_replaced<N: Node>(
     node: &N,
     op: &Running,
-    watchers: &[WatcherName],
-) -> Result<(), Diagnostic> {
+    before: &Before,
+    watchers: Vec<WatcherName>,
+) -> Result<Vec<Diagnostic>, Diagnostic> {
     if op.patience().is_zero() || watchers.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     op.step("replacing workers, one after the other");
-    op.wait(node, (Until::Settled, "workers replaced"), watchers.to_vec()).await
+    before.settle(node, op, "workers replaced", watchers).await
 }

@@ -6,6 +6,7 @@ use super::conduct::Done;
 use super::deploy::stage;
 use super::running::Running;
 use super::switch::{commit, serve, try_beside};
+use super::verdict::Named;
 use super::{Node, Staging};
 
 /// Checks the release, tries it beside the one that serves, makes it current and lets it serve.
@@ -25,7 +26,7 @@ pub async fn rollback<N: Node>(
     let chosen = claim.choose(release)?;
     let (turn, _trial) = try_beside(node, op, plugin, &chosen.dir).await?;
     let warnings = commit(op, &claim, chosen.number).await?;
-    let served = serve(node, op, turn).await;
+    let served = serve(node, op, turn, Named::Plugin(plugin)).await;
     Ok(Done::of(&claim, served).warn(warnings))
 }
 
@@ -38,6 +39,6 @@ pub async fn finish<N: Node>(
 ) -> Result<Done, Diagnostic> {
     let claim = op.claim(node, plugin).await?;
     let warnings = commit(op, &claim, release).await?;
-    let served = serve(node, op, node.turn().await?).await;
+    let served = serve(node, op, node.turn().await?, Named::Plugin(plugin)).await;
     Ok(Done::of(&claim, served).warn(warnings))
 }

@@ -7,6 +7,7 @@ use super::Node;
 use super::conduct::Done;
 use super::running::Running;
 use super::switch::serve;
+use super::verdict::Named;
 
 /// Writes the number into the override file (`keep`) or only remembers it, and starts or ends
 /// workers.
@@ -29,8 +30,8 @@ pub async fn scale<N: Node>(
         true => op.step(node.write_count(&app, count).await?),
         false => node.hold_count(&app, count)?,
     }
-    let served = serve(node, op, turn).await;
-    Ok(Done { applied: served.applied, problem: served.problem, ..Done::default() })
+    let named = Named::Watchers(std::slice::from_ref(&app));
+    Ok(Done::served(serve(node, op, turn, named).await))
 }
 
 /// Remembers options of an app until its configuration changes, and replaces its workers by such
@@ -50,6 +51,6 @@ pub async fn set<N: Node>(
     op.commit()?;
     op.step(format!("setting {options} of {app}"));
     node.hold_options(&app, options)?;
-    let served = serve(node, op, turn).await;
-    Ok(Done { applied: served.applied, problem: served.problem, ..Done::default() })
+    let named = Named::Watchers(std::slice::from_ref(&app));
+    Ok(Done::served(serve(node, op, turn, named).await))
 }

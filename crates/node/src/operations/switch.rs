@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mfserv_core::diff::Changes;
-use mfserv_core::names::WatcherName;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::store::Claim;
 use mfserv_supervisor::Until;
 
 use super::running::{Running, blocking};
+use super::verdict::{Before, Named};
 use super::{Applied, Node, Trial};
 use crate::taking;
 
@@ -35,6 +35,8 @@ pub struct Served {
     pub applied: Option<Applied>,
     /// Why it is not served.
     pub problem: Option<Diagnostic>,
+    /// What was down before, and still is.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// Starts the workers of a release beside those that serve, and waits until all are ready.
@@ -118,40 +120,48 @@ pub async fn commit(
     blocking(move || claim.commit(release)).await
 }
 
-/// Applies what should be, and waits until it is served and what it replaces has ended.
-pub async fn serve<N: Node>(node: &N, op: &Running, turn: N::Turn) -> Served {
+/// Applies what should be, and waits until it is served and what it replaces has ended. `named` is
+/// what the asker has named.
+pub async fn serve<N: Node>(node: &N, op: &Running, turn: N::Turn, named: Named<'_>) -> Served {
     op.step("applying what has changed");
+    let before = Before::look(node, named).await;
     match node.apply(&turn).await {
         Ok(changes) => {
             drop(turn);
-            follow(node, op, &changes).await
+            follow(node, op, &changes, &before).await
         }
-        Err(problem) => Served { applied: None, problem: Some(problem) },
+        Err(problem) => Served { applied: None, problem: Some(problem), warnings: Vec::new() },
     }
 }
 
 /// Waits until what was applied is served and what it replaces has ended.
-pub async fn follow<N: Node>(node: &N, op: &Running, changes: &Changes) -> Served {
+pub async fn follow<N: Node>(node: &N, op: &Running, changes: &Changes, before: &Before) -> Served {
     let waited = match op.patience().is_zero() {
-        true => Ok(()),
-        false => until_served(node, op, changes.touched(), changes.stop.clone()).await,
+        true => Ok(Vec::new()),
+        false => until_served(node, op, changes, before).await,
     };
-    Served { applied: node.applied(changes), problem: waited.err() }
+    let applied = node.applied(changes);
+    match waited {
+        Ok(warnings) => Served { applied, problem: None, warnings },
+        Err(problem) => Served { applied, problem: Some(problem), warnings: Vec::new() },
+    }
 }
 
 async fn until_served<N: Node>(
     node: &N,
     op: &Running,
-    touched: Vec<WatcherName>,
-    stopped: Vec<WatcherName>,
-) -> Result<(), Diagnostic> {
+    changes: &Changes,
+    before: &Before,
+) -> Result<Vec<Diagnostic>, Diagnostic> {
+    let (touched, stopped) = (changes.touched(), changes.stop.clone());
+    let mut warnings = Vec::new();
     if !touched.is_empty() {
         op.step("waiting until it is served");
-        op.wait(node, (Until::Settled, "workers are ready"), touched).await?;
+        warnings = before.settle(node, op, "workers are ready", touched).await?;
     }
     if !stopped.is_empty() {
         op.step("waiting until its workers have ended");
         op.wait(node, (Until::Gone, "workers have ended"), stopped).await?;
     }
-    Ok(())
+    Ok(warnings)
 }

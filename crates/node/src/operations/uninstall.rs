@@ -10,6 +10,7 @@ use super::Node;
 use super::conduct::Done;
 use super::running::{Running, blocking};
 use super::switch::serve;
+use super::verdict::Named;
 use crate::maintenance;
 
 /// Removes the link, waits until the workers have finished their requests, and removes the
@@ -30,9 +31,8 @@ pub async fn uninstall<N: Node>(
     op.step(format!("unlinking {plugin}"));
     let installed = claim.unlink()?;
     let warnings = forget_maintenance(node, plugin).await;
-    let served = serve(node, op, turn).await;
-    let (applied, problem) = (served.applied, served.problem);
-    let mut done = Done { applied, problem, warnings, ..Done::default() };
+    let served = serve(node, op, turn, Named::Plugin(plugin)).await;
+    let mut done = Done::served(served).warn(warnings);
     if done.problem.is_none() {
         node.jobs_gone(plugin, op.patience()).await;
         done = done.warn(remove_files(op, &claim, installed.origin, clean).await?);
@@ -51,11 +51,10 @@ pub async fn finish<N: Node>(
     op.commit()?;
     let turn = node.turn().await?;
     let warnings = forget_maintenance(node, plugin).await;
-    let served = serve(node, op, turn).await;
+    let served = serve(node, op, turn, Named::Plugin(plugin)).await;
     node.wait(Until::Gone, node.living(plugin).await, op.patience()).await?;
     node.jobs_gone(plugin, op.patience()).await;
-    let (applied, problem) = (served.applied, served.problem);
-    let done = Done { applied, problem, warnings, ..Done::default() };
+    let done = Done::served(served).warn(warnings);
     Ok(done.warn(remove_files(op, &claim, claim.origin_before(), clean).await?))
 }
 

@@ -20,6 +20,8 @@ pub struct Lasting {
     pub persistent: Vec<String>,
     /// It is not served at `/` of the node.
     pub no_root: bool,
+    /// What somebody has chosen it to be run as (`--as`).
+    pub read_as: Option<String>,
 }
 
 /// What a command asks for.
@@ -71,14 +73,16 @@ impl Lasting {
         add(&mut self.persistent, path);
     }
 
-    fn read(place: &Path) -> Lasting {
+    /// The options of commands before this one.
+    pub fn read(place: &Path) -> Lasting {
         let text = read_small(&place.join(FILE)).unwrap_or_default();
         let all = |key: &str| {
             let values = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
             values.map(str::to_string).collect::<Vec<_>>()
         };
         let no_root = all("root").iter().any(|value| value == "no");
-        Lasting { hosts: all("host"), persistent: all("persist"), no_root }
+        let read_as = all("as").pop();
+        Lasting { hosts: all("host"), persistent: all("persist"), no_root, read_as }
     }
 
     /// Later commands have these: what they are of has succeeded.
@@ -93,7 +97,8 @@ impl Lasting {
         let hosts = self.hosts.iter().map(|host| format!("host={host}\n"));
         let paths = self.persistent.iter().map(|path| format!("persist={path}\n"));
         let root = self.no_root.then(|| "root=no\n".to_string());
-        hosts.chain(paths).chain(root).collect()
+        let read_as = self.read_as.iter().map(|kind| format!("as={kind}\n"));
+        hosts.chain(paths).chain(root).chain(read_as).collect()
     }
 }
 
@@ -182,6 +187,15 @@ mod tests {
             assert_eq!(problem.kind, Kind::Usage);
             assert!(problem.to_string().contains(says), "{problem}");
         }
+    }
+
+    #[test]
+    fn what_an_app_is_run_as_stays_with_the_other_options() {
+        let place = tempfile::tempdir().unwrap();
+        let kept = Lasting { no_root: true, read_as: Some("a.b:app".into()), ..Lasting::default() };
+        kept.keep(place.path()).unwrap();
+        assert_eq!(Lasting::read(place.path()), kept);
+        assert_eq!(Lasting::with(place.path(), &Asked::default()).unwrap(), kept);
     }
 
     #[test]

@@ -87,7 +87,8 @@ pub fn current(home: &Home, plugin: &str) -> Result<Installed, Diagnostic> {
                 .help(format!("remove {} by hand, then mfserv reload", one.link.display())));
         }
         let names: Vec<String> = all.into_iter().map(|one| one.name).collect();
-        let error = Diagnostic::error(format!("the plugin {plugin} is not installed"));
+        let error =
+            Diagnostic::error(format!("the plugin {plugin} is not installed")).kind(Kind::Usage);
         return Err(match names.is_empty() {
             true => error,
             false => error.help(format!("installed: {}", names.join(", "))),

@@ -136,7 +136,8 @@ impl Books {
     fn answer(&mut self, seq: u64, ask: Ask) -> Option<Answer> {
         Some(match ask {
             Ask::Hello { version, .. } => {
-                Answer::Hello { version, pid: 1, adopted: 0, listeners: Vec::new() }
+                let (listeners, program) = (Vec::new(), String::new());
+                Answer::Hello { version, pid: 1, adopted: 0, listeners, program }
             }
             Ask::Watch => Answer::Processes {
                 alive: self.alive.values().cloned().collect(),

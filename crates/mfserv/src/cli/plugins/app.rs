@@ -1,11 +1,12 @@
 //! An existing app, which is no plugin: found, and made one in the runtime home.
 
-use std::io::{BufRead, IsTerminal, Write};
+mod choice;
+mod root;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mfserv_core::names::check_plugin_name;
-use mfserv_core::route::Route;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::{self, BuildOptions};
 use mfserv_plugin::discover::{self, Finding, Listing, Web, versions};
@@ -16,17 +17,9 @@ use mfserv_plugin::{Cancel, Home, Progress};
 use super::env::is_plugin;
 use super::{build_options, cancel};
 use crate::cli::print;
+use choice::{ask, can_ask, still_possible};
 use mfserv_node::places::Places;
-use mfserv_node::{configure, installed, taking};
-
-/// Whether an app is served at `/` of the node, unless options of it say that it is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Root {
-    /// Where no other plugin is.
-    IfFree,
-    /// In any case: it takes it from others, or nobody knows yet who is there.
-    Always,
-}
+pub use root::Root;
 
 #[derive(Debug, Default, Args)]
 pub struct AppArgs {
@@ -35,12 +28,25 @@ pub struct AppArgs {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// What an app is, where several answers are possible: procfile, django, node, static,
-    /// program, MODULE:CALLABLE of a Python app, or the file of a Python program.
+    /// program, MODULE:CALLABLE of a Python app, or the file of a Python program. It stays until
+    /// another one is given.
     #[arg(long = "as", value_name = "KIND")]
     kind: Option<String>,
 }
 
 impl AppArgs {
+    /// How the plugin of an app in this directory is called.
+    pub fn name_in(&self, dir: &Path) -> Result<String, Diagnostic> {
+        match &self.name {
+            Some(name) => check_plugin_name(name).map(|()| name.clone()).map_err(|because| {
+                Diagnostic::error(format!("the name {name:?} is not valid"))
+                    .kind(Kind::Usage)
+                    .because(because)
+            }),
+            None => generate::name_of(&dir.canonicalize().unwrap_or_else(|_| dir.to_owned())),
+        }
+    }
+
     /// Refuses options of an app where no app is named.
     pub fn refuse_without_directory(&self) -> Result<(), Diagnostic> {
         match self.name.is_none() && self.kind.is_none() {
@@ -96,13 +102,22 @@ pub struct App {
     pub is_fresh: bool,
     /// Options of deployments.
     lasting: Lasting,
+    /// What somebody has chosen it to be run as, now or before.
+    chosen: Option<String>,
+    /// That was before.
+    is_as_before: bool,
     /// The versions that it asks for and does not get, and other warnings.
     unfulfilled: Vec<Diagnostic>,
 }
 
 impl App {
-    /// The app in a directory; `None` if that is a plugin.
-    pub fn of(dir: &Path, args: &AppArgs) -> Result<Option<App>, Diagnostic> {
+    /// The app in a directory; `None` if that is a plugin. `earlier`: whose commands of before have
+    /// chosen what it is run as.
+    pub fn of(
+        dir: &Path,
+        args: &AppArgs,
+        earlier: Option<(&Places, Purpose)>,
+    ) -> Result<Option<App>, Diagnostic> {
         if is_plugin(dir) {
             let asked = args.name.is_some() || args.kind.is_some();
             return match asked {
@@ -116,12 +131,19 @@ impl App {
         let listing = Listing::read(dir)?;
         let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let readings = discover::readings(&listing);
-        let asked = match (&args.kind, &discover::best(&readings)[..]) {
-            (None, best @ [_, _, ..]) if can_ask() => Some(ask(best)?),
-            (kind, _) => kind.clone(),
-        };
-        let mut finding = discover::choose(&readings, asked.as_deref(), &dir)?;
+        let name = args.name_in(&dir);
         let mut unfulfilled = Vec::new();
+        let before = earlier.filter(|_| args.kind.is_none()).zip(name.as_ref().ok());
+        let before = before.and_then(|((places, purpose), name)| {
+            let place = generate::place_of(&Home::new(places.home()), name, purpose);
+            still_possible(Lasting::read(&place).read_as?, &readings, &mut unfulfilled)
+        });
+        let is_as_before = before.is_some();
+        let chosen = match (args.kind.clone().or(before), &discover::best(&readings)[..]) {
+            (None, best @ [_, _, ..]) if can_ask() => Some(ask(best)?),
+            (kind, _) => kind,
+        };
+        let mut finding = discover::choose(&readings, chosen.as_deref(), &dir)?;
         if let Some(packages) = &finding.python {
             discover::other_lists(&listing, packages)?;
             match versions::python(&listing, &packages.dir) {
@@ -134,28 +156,29 @@ impl App {
             let version = build::node_version(&BuildOptions::new(Home::new(&dir)));
             unfulfilled.extend(version.ok().and_then(|it| versions::node(&listing, it.trim())));
         }
-        let name = match &args.name {
-            Some(name) => check_plugin_name(name).map(|()| name.clone()).map_err(|because| {
-                Diagnostic::error(format!("the name {name:?} is not valid"))
-                    .kind(Kind::Usage)
-                    .because(because)
-            })?,
-            None => generate::name_of(&dir)?,
-        };
         Ok(Some(App {
             dir,
             finding,
-            name,
+            name: name?,
             builds_at_edits: false,
             is_fresh: false,
             lasting: Lasting::default(),
+            chosen,
+            is_as_before,
             unfulfilled,
         }))
     }
 
     /// What was found and why.
     pub fn sentence(&self) -> String {
-        self.finding.sentence()
+        let sentence = self.finding.sentence();
+        match self.is_as_before {
+            true => format!(
+                "{sentence}; run as {}, as before (another --as changes that)",
+                self.finding.choice
+            ),
+            false => sentence,
+        }
     }
 
     /// Takes options that stay, and those that earlier commands had.
@@ -176,11 +199,12 @@ impl App {
         if purpose == Purpose::Dev {
             // Its own directory is used: whatever the app writes there stays.
             self.lasting = Lasting::with(&place, asked)?;
+            self.lasting.read_as = self.chosen.clone();
             return Ok(());
         }
         let kept = generate::kept(&place, &self.dir, &self.finding, asked)?;
         self.unfulfilled.extend(kept.warnings);
-        self.lasting = kept.lasting;
+        self.lasting = Lasting { read_as: self.chosen.clone(), ..kept.lasting };
         self.finding.persistent = kept.paths;
         Ok(())
     }
@@ -232,31 +256,6 @@ impl App {
         let root = self.is_at_root(places, Root::IfFree, steps)?;
         let wanted = self.wanted(Purpose::Dev, root, &[]);
         Ok(generate::generate(&wanted, &BuildOptions::new(aside))?.0)
-    }
-
-    /// Whether it is served at `/`; says it if another plugin is there.
-    fn is_at_root(
-        &self,
-        places: &Places,
-        root: Root,
-        steps: &mut dyn Progress,
-    ) -> Result<bool, Diagnostic> {
-        if self.lasting.no_root || root == Root::Always {
-            return Ok(!self.lasting.no_root);
-        }
-        let holder = root_holder(places, &self.name)?;
-        if let Some(holder) = holder.as_ref().filter(|_| !self.is_site()) {
-            steps.notice(
-                Diagnostic::warning(format!("{} is not served at /", self.name))
-                    .because(format!(
-                        "{holder} is; {} is served at /{0}/ and, on this machine, at \
-                         http://{0}.localhost",
-                        self.name
-                    ))
-                    .help("--take-route takes / from it"),
-            );
-        }
-        Ok(holder.is_none())
     }
 
     /// Whether a script builds what is served of it.
@@ -339,41 +338,5 @@ fn say_not_copied(copied: &Copied, steps: &mut dyn Progress) {
                 .because("its name is not UTF-8, as names in packages are")
                 .help("rename it if the app needs it"),
         );
-    }
-}
-
-/// The other plugin that has the route `/`.
-fn root_holder(places: &Places, name: &str) -> Result<Option<String>, Diagnostic> {
-    let module = configure::module(places, &[])?;
-    let plan = taking::plan(places, &module, installed::configurations(places, &module, None)?);
-    let is_root = |route: &&Route| route.prefix == "/" && route.host.is_none();
-    let root = plan.table.routes.iter().find(|route| is_root(route) && route.plugin != name);
-    Ok(root.map(|route| route.plugin.clone()))
-}
-
-fn can_ask() -> bool {
-    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
-}
-
-/// Asks which of several readings is meant.
-fn ask(readings: &[&Finding]) -> Result<String, Diagnostic> {
-    let failed = |e: std::io::Error| Diagnostic::error("the question cannot be asked").because(e);
-    for (number, one) in (1..).zip(readings) {
-        print(&format!("  {number}. {}\n", one.sentence()));
-    }
-    loop {
-        print("which one is it? [1]: ");
-        std::io::stdout().flush().map_err(failed)?;
-        let mut line = String::new();
-        if std::io::stdin().lock().read_line(&mut line).map_err(failed)? == 0 {
-            return Err(Diagnostic::error("nothing was chosen").kind(Kind::Usage));
-        }
-        let line = line.trim();
-        let number = if line.is_empty() { Ok(1) } else { line.parse::<usize>() };
-        let index = number.ok().and_then(|number| number.checked_sub(1));
-        match index.and_then(|index| readings.get(index)) {
-            Some(one) => return Ok(one.choice.clone()),
-            None => print(&format!("a number from 1 to {}\n", readings.len())),
-        }
     }
 }

@@ -80,7 +80,7 @@ impl PackArgs {
     ) -> Result<Made, Diagnostic> {
         places.create()?;
         let asked = self.asked();
-        let Some(mut app) = App::of(dir, &self.app)? else {
+        let Some(mut app) = App::of(dir, &self.app, Some((places, Purpose::Deploy)))? else {
             refuse_for_plugin(dir, &asked)?;
             let (dir, is_fresh) = (dir.to_owned(), self.no_cache);
             return Ok(Made { dir, app: None, node: NodeBuilt::default(), asked, is_fresh });
@@ -149,7 +149,7 @@ pub fn check(
     module: &Module,
     steps: &mut dyn Progress,
 ) -> Result<Vec<Diagnostic>, Diagnostic> {
-    let Some(mut app) = App::of(dir, args)? else {
+    let Some(mut app) = App::of(dir, args, Some((places, Purpose::Deploy)))? else {
         return Ok(inspect::plugin(places, dir, module));
     };
     steps.step(&app.sentence());

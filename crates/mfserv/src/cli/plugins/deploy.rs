@@ -68,7 +68,8 @@ impl Deploy {
                 None => made.dir.clone(),
             };
             let flags = (self.take_route, self.force);
-            let install = Install::of(file, linked, flags, variables, self.wait);
+            let mut install = Install::of(file, linked, flags, variables, self.wait);
+            install.noticed = steps.noticed();
             install.run(places, "deploy")
         });
         let removed = mfserv_platform::disk::remove(&packages);
@@ -97,7 +98,7 @@ pub struct Init {
 impl Init {
     /// Makes a plugin of the app's directory: the only command that writes files of ours there.
     pub fn run(self) -> Result<Outcome, Diagnostic> {
-        let Some(app) = App::of(&self.dir, &self.app)? else {
+        let Some(app) = App::of(&self.dir, &self.app, None)? else {
             print(&format!("{} is a plugin already\n", self.dir.display()));
             return Ok(Outcome::Done);
         };

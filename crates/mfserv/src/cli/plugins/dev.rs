@@ -20,6 +20,7 @@ use mfserv_plugin::{Home, dotenv, label, store};
 use serde_json::json;
 
 use super::app::{App, AppArgs, Root, refuse_for_plugin, say_taken_back};
+use super::env::is_plugin;
 use super::{
     build_in, build_options, cancel, first, hold, is_running, is_served, own_spec, say_dangers,
     say_where, sentence,
@@ -77,6 +78,8 @@ struct Made {
     lock: Option<Lock>,
     /// What the tools of Node have built of it.
     node: NodeBuilt,
+    /// What was doubtful while it was made.
+    noticed: Vec<Diagnostic>,
 }
 
 impl Made {
@@ -85,6 +88,14 @@ impl Made {
         match &self.built {
             Built::App(app) => Some(app.sentence()),
             Built::Plugin { .. } => None,
+        }
+    }
+
+    /// A command of its own builds it.
+    fn has_build(&self) -> bool {
+        match &self.built {
+            Built::App(app) => app.has_build(),
+            Built::Plugin { .. } => true,
         }
     }
 
@@ -117,15 +128,16 @@ impl Dev {
                 .because("without a terminal `mfserv dev` returns once the plugin is served")
                 .help("add --follow"));
         }
-        let app = App::of(&self.dir, &self.app)?;
-        if app.is_none() {
-            refuse_for_plugin(&self.dir, &self.asked())?;
-        }
-        let name = match &app {
-            Some(app) => app.name.clone(),
-            None => label::read_name(&self.dir)?,
+        let name = match is_plugin(&self.dir) {
+            false => self.app.name_in(&self.dir)?,
+            true => {
+                refuse_for_plugin(&self.dir, &self.asked())?;
+                label::read_name(&self.dir)?
+            }
         };
         let own = own_node::wanted(places, &name)?;
+        let earlier = (own.as_ref().map_or(places, |own| &own.places), Purpose::Dev);
+        let app = App::of(&self.dir, &self.app, Some(earlier))?;
         if let (Some(own), false) = (&own, self.wait.json) {
             print(&own.sentence(&name));
         }
@@ -138,6 +150,7 @@ impl Dev {
         let found = app.as_ref().and_then(Made::sentence);
         let wait = Wait { no_wait: self.wait.no_wait || self.stays(), ..self.wait };
         let mut op = Operation::new(places, "dev", &wait)?;
+        op.noticed(app.iter_mut().flat_map(|made| std::mem::take(&mut made.noticed)).collect());
         let mut built = None;
         let linked = self.link(places, &mut op, &mut built);
         if let (Some(made), Some(report)) = (&mut app, &mut built) {
@@ -173,7 +186,24 @@ impl Dev {
         if let Some(applied) = outcome.applied.filter(|_| !wait.json) {
             say_where(places, &plugin.name, &applied);
         }
+        if !wait.json {
+            self.say_build(places, app.as_ref());
+        }
         Ok(Outcome::Done)
+    }
+
+    /// Nobody builds again what is served detached.
+    fn say_build(&self, places: &Places, app: Option<&Made>) {
+        let has_build = match app {
+            Some(made) => made.has_build(),
+            None => own_spec(places, &self.dir).is_ok_and(|spec| spec.build.is_some()),
+        };
+        if has_build {
+            print(
+                "its build does not run again at edits: run `mfserv dev` again, or work in a session \
+                 (`mfserv dev --follow`), which builds at each edit\n",
+            );
+        }
     }
 
     /// From here on the directory is a plugin: for an app that is none, one in the home. Returns
@@ -199,7 +229,7 @@ impl Dev {
         self.dir = dir;
         steps.finish();
         before.iter_mut().for_each(Before::has_built);
-        Ok(Some(Made { built, before, lock, node }))
+        Ok(Some(Made { built, before, lock, node, noticed: steps.noticed() }))
     }
 
     /// A plugin whose command runs again at edits, as long as the session lasts.
@@ -212,7 +242,7 @@ impl Dev {
         Ok(section.map(|section| {
             let built = Built::Plugin { dir, out: section.out };
             let before = Some(Before::new(&built));
-            Made { built, before, lock: None, node: NodeBuilt::default() }
+            Made { built, before, lock: None, node: NodeBuilt::default(), noticed: Vec::new() }
         }))
     }
 

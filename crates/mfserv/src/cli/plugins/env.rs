@@ -85,6 +85,22 @@ pub fn unknown_app(places: &Places, name: &str) -> Option<Diagnostic> {
     has_app(&spec, app).err()
 }
 
+/// Makes an error that of a wrong command line where the name is that of no plugin: `foo` and
+/// `foo.main`, but not `front` and the other roles.
+pub fn if_not_installed(places: &Places, name: &str, problem: Diagnostic) -> Diagnostic {
+    const ROLES: [&str; 7] =
+        ["front", "errors", "daemon", "keeper", "telemetry", "telegraf", "stage"];
+    let home = Home::new(places.home());
+    let there = store::current(&home, app_names::parts(name).0);
+    match there.err().filter(|why| why.kind == Kind::Usage && !ROLES.contains(&name)) {
+        None => problem,
+        Some(why) => {
+            let names = why.help.unwrap_or_else(|| "no plugin is installed".into());
+            problem.kind(Kind::Usage).because(why.what).because(names)
+        }
+    }
+}
+
 /// Refuses `foo.main` where a plugin is meant.
 pub fn only_plugin(places: &Places, name: &str) -> Result<(), Diagnostic> {
     let home = Home::new(places.home());
@@ -243,16 +259,19 @@ pub fn refuse_pip(
     dir: &Path,
 ) -> Result<(), Diagnostic> {
     let program = words.first().map_or("", String::as_str);
-    let version = program.strip_prefix("pip");
-    if !version.is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '.')) {
-        return Ok(());
-    }
     let found = find_program(program, env.get("PATH").map_or("", String::as_str), None);
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let is_own = found.parent().is_some_and(|above| real(above).starts_with(real(dir)));
-    if is_own || !found.is_file() {
+    let is_module = module_of(words) == Some("pip");
+    // The environment of the app has one, since the app asks for it.
+    let is_own = is_own && (!is_module || found.with_file_name("pip").is_file());
+    if !(is_module || is_called(program, "pip")) || is_own || !found.is_file() {
         return Ok(());
     }
+    let (program, other) = match is_module {
+        true => ("pip", format!("what {program} finds")),
+        false => (program, found.display().to_string()),
+    };
     let installed = dir.join("requirements3.txt");
     let list = match installed.is_file() {
         true => format!("; {} has what it has now", installed.display()),
@@ -261,12 +280,36 @@ pub fn refuse_pip(
     Err(Diagnostic::error(format!("{program} is not run here"))
         .kind(Kind::Usage)
         .because(format!(
-            "the app has no {program}: {} is of another Python, whose packages it would list and change",
-            found.display()
+            "the app has no {program}: {other} is of another Python, whose packages it would list and change"
         ))
         .help(format!(
             "packages come from the app's list (requirements.txt): add them there and deploy again{list}"
         )))
+}
+
+/// `pip`, `pip3`, `pip3.12` of `pip`.
+fn is_called(program: &str, name: &str) -> bool {
+    let version = program.strip_prefix(name);
+    version.is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '.'))
+}
+
+/// The module that `python -m MODULE` runs.
+fn module_of(words: &[String]) -> Option<&str> {
+    let (program, rest) = words.split_first()?;
+    if !is_called(program.rsplit('/').next()?, "python") {
+        return None;
+    }
+    let mut rest = rest.iter().map(String::as_str);
+    loop {
+        match rest.next()? {
+            "-m" => return rest.next(),
+            // Their values.
+            "-W" | "-X" => drop(rest.next()),
+            module if module.starts_with("-m") => return module.strip_prefix("-m"),
+            option if option.starts_with('-') && option != "-" && option != "-c" => {}
+            _ => return None,
+        }
+    }
 }
 
 /// Where the plugin's PATH leads: ours must not be looked at.
@@ -288,17 +331,45 @@ mod tests {
         let [own, other] = ["own", "other"].map(|name| folder.path().join(name));
         for dir in [&own, &other] {
             std::fs::create_dir(dir).unwrap();
-            ["pip3", "pipx"].iter().for_each(|name| std::fs::write(dir.join(name), "").unwrap());
+            let files = ["pip3", "pipx", "python3"];
+            files.iter().for_each(|name| std::fs::write(dir.join(name), "").unwrap());
         }
         let run = |program: &str, path: &Path| {
             let env = [("PATH".to_string(), path.display().to_string())].into();
-            refuse_pip(&[program.to_string(), "list".into()], &env, &own)
+            let words: Vec<String> = program.split(' ').map(str::to_string).collect();
+            refuse_pip(&words, &env, &own)
         };
+        for path in [&own, &other] {
+            let problem = run("python3 -m pip install x", path).unwrap_err();
+            assert!(problem.to_string().contains("requirements.txt"), "{problem}");
+            assert!(run("python3 -m site", path).is_ok());
+        }
+        std::fs::write(own.join("pip"), "").unwrap();
+        assert!(run("python3 -m pip list", &own).is_ok());
+        std::fs::remove_file(own.join("pip")).unwrap();
         let problem = run("pip3", &other).unwrap_err();
         assert_eq!(problem.kind, Kind::Usage);
         assert!(problem.to_string().contains("requirements.txt"), "{problem}");
         for (program, path) in [("pip3", &own), ("pip", &other), ("pipx", &other), ("ls", &other)] {
             assert!(run(program, path).is_ok(), "{program}");
+        }
+    }
+
+    #[test]
+    fn a_module_is_found_behind_the_options_of_its_interpreter() {
+        for (line, module) in [
+            ("python -m pip install x", Some("pip")),
+            ("/usr/bin/python3.12 -I -X dev -W error -m pip list", Some("pip")),
+            ("python3 -mpip list", Some("pip")),
+            ("python -m http.server", Some("http.server")),
+            ("python manage.py -m pip", None),
+            ("python -c x -m pip", None),
+            ("python -", None),
+            ("pythonic -m pip", None),
+            ("node -m pip", None),
+        ] {
+            let words: Vec<String> = line.split(' ').map(str::to_string).collect();
+            assert_eq!(module_of(&words), module, "{line}");
         }
     }
 

@@ -54,6 +54,9 @@ pub struct Install {
     /// A developer's directory whose link gives way.
     #[arg(skip)]
     replace_link: Option<PathBuf>,
+    /// What was doubtful while the package was made: programs are told it with the outcome.
+    #[arg(skip)]
+    pub noticed: Vec<Diagnostic>,
 }
 
 impl Install {
@@ -76,6 +79,7 @@ impl Install {
             new_name: None,
             clean: false,
             set: SetArgs::default(),
+            noticed: Vec::new(),
         }
     }
 
@@ -86,6 +90,7 @@ impl Install {
             return Ok(Outcome::Done);
         }
         let mut op = Operation::new(places, command, &self.wait)?;
+        op.noticed(std::mem::take(&mut self.noticed));
         let package = PackageFile {
             file: &self.file,
             replace: true,
@@ -157,7 +162,7 @@ impl Install {
         if !self.wait.json {
             return print(&text);
         }
-        print_nothing_to_do(there);
+        print_nothing_to_do(there, self.noticed.clone());
     }
 }
 

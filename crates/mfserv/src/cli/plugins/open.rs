@@ -61,6 +61,7 @@ fn urls(status: &Status, name: &str) -> Result<Vec<String>, Diagnostic> {
     let of_plugin = status.plugins.iter().find(|one| one.name == plugin).ok_or_else(|| {
         let names: Vec<&str> = status.plugins.iter().map(|one| one.name.as_str()).collect();
         Diagnostic::error(format!("the node serves no plugin {plugin}"))
+            .kind(Kind::Usage)
             .help(format!("it serves {}", names.join(", ")))
     })?;
     let mut served = of_plugin.clone();

@@ -107,7 +107,7 @@ fn change(
         if let Some(there) = there.filter(is_set) {
             let names = Vec::from_iter(wanted.keys().map(String::as_str)).join(", ");
             match wait.json {
-                true => print_nothing_to_do(there),
+                true => print_nothing_to_do(there, Vec::new()),
                 false => print(&format!("{name}: set already: {names}; nothing to do\n")),
             }
             return Ok(Outcome::Done);

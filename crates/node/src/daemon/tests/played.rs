@@ -120,7 +120,7 @@ impl Books {
         match ask {
             Ask::Hello { version, .. } => {
                 let listeners = self.listening.keys().cloned().collect();
-                Answer::Hello { version, pid: 1, adopted: 0, listeners }
+                Answer::Hello { version, pid: 1, adopted: 0, listeners, program: String::new() }
             }
             Ask::Watch | Ask::List => {
                 let alive = self.alive.values().cloned().collect();

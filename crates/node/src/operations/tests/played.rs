@@ -156,6 +156,10 @@ impl Node for Played {
         watchers
     }
 
+    async fn down(&self) -> Vec<WatcherName> {
+        Vec::new()
+    }
+
     async fn living(&self, _: &str) -> Vec<WatcherName> {
         Vec::new()
     }
