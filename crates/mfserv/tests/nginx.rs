@@ -1,6 +1,7 @@
 //! nginx as the front of a real node: fragments of plugins, and what happens to clients when
 //! something changes or dies.
 
+mod hanging;
 mod installing;
 mod openresty;
 
