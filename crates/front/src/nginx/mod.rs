@@ -58,7 +58,7 @@ use program::Program;
 use relay::Relay;
 use tls::Certificates;
 
-pub use examine::{RefusedFragment, examine, examine_plugin};
+pub use examine::{RefusedFragment, examine, examine_plugin, examine_program};
 
 /// The variable with the key that nginx says to the front behind it.
 pub const EDGE_KEY_VARIABLE: &str = "MFSERV_EDGE_KEY";

@@ -70,14 +70,20 @@ impl Program {
         };
         let mut command = self.command(Path::new("stderr"));
         command.arg("-V").kill_on_drop(true);
-        let output = tokio::time::timeout(BUILD_PATIENCE, command.output()).await;
+        // Of a program that is no nginx it may be long.
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = command.spawn().map_err(|why| cannot(&why))?;
+        let output = tokio::time::timeout(BUILD_PATIENCE, child.wait_with_output()).await;
         let output = output
             .map_err(|_| cannot(&format!("it does not answer within {BUILD_PATIENCE:?}")))?
             .map_err(|why| cannot(&why))?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         match parse_build(&text, modules) {
             Some(build) if output.status.success() => Ok(build),
-            _ => Err(cannot(&format!("`nginx -V` says {:?}", text.lines().next().unwrap_or("")))),
+            _ => {
+                let first = text.lines().next().unwrap_or("nothing");
+                Err(cannot(&format!("it is no nginx: asked for its version (-V) it says {first}")))
+            }
         }
     }
 
