@@ -1,5 +1,7 @@
 //! What fragments of locations may say, and what they may not.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use mfserv_core::route::{AppFragments, Fragment, RouteTable, Slots, Target};
 
 use super::{brings, brings_to_app, said, serves, with_good};
@@ -73,4 +75,28 @@ fn the_redirect_to_a_directory_holds_behind_any_proxy_unless_the_fragment_wants_
         let moved = ask(world.address, request);
         assert_eq!((moved.status, moved.field("location")), (301, vec![location]));
     }
+}
+
+#[test]
+fn lines_of_what_nginx_answers_itself_have_the_cause_and_the_address_that_others_have() {
+    let Some(mut world) = World::with_lua() else { return };
+    let of_all = World::listening_on("[::]:0");
+    (world.listeners, world.address) = (of_all.listeners, of_all.address);
+    let front = world.serving(with_files(&world, "expires 1h;\n"), &[]);
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, front.address.port()));
+    assert_eq!(get(to, "/s/none").status, 404);
+    assert_eq!(get(to, "/s/sub/index.html").status, 200);
+    assert_eq!(get(to, "/none").status, 404);
+    let line = |path: &str| world.logged("uri", path);
+    // The same of the front behind nginx, and of nginx.
+    for (path, cause) in [("/none", "no_route"), ("/s/none", "not_found")] {
+        assert_eq!(
+            (&line(path)["from"], &line(path)["cause"]),
+            (&"127.0.0.1".into(), &cause.into())
+        );
+    }
+    let keys = |path: &str| line(path).as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys("/none"), keys("/s/none"));
+    let good = line("/s/sub/index.html");
+    assert!(good["from"] == "127.0.0.1" && good.get("cause").is_none(), "{good}");
 }
