@@ -171,6 +171,15 @@ pub enum Fact {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         detail: String,
     },
+    /// A process of nginx ended although nobody has asked it to; another one takes its place.
+    NginxEnded {
+        /// Its process id.
+        pid: u32,
+        /// It was a worker of nginx, and not its master.
+        is_worker: bool,
+        /// Why.
+        why: EndReason,
+    },
     /// An operation begins.
     OperationBegan {
         /// Its id.
@@ -274,6 +283,7 @@ impl Fact {
             | Fact::LogsRemoved { .. }
             | Fact::LogTrouble { .. }
             | Fact::MemoryHigh { .. }
+            | Fact::NginxEnded { .. }
             | Fact::AlertFiring { .. }
             | Fact::WorkerTrouble { .. }
             | Fact::OperationRecovered { .. } => Some(Severity::Warning),

@@ -55,7 +55,8 @@ pub fn resolve(
     home_files: &dyn Fn(&str) -> bool,
 ) -> Result<(PluginSpec, Vec<Diagnostic>), Vec<Diagnostic>> {
     let documents: Vec<&Document> = std::iter::once(own).chain(overrides).collect();
-    let mut resolver = Resolver { name, env, home_files, diagnostics: Vec::new() };
+    let (diagnostics, unused) = (Vec::new(), Vec::new());
+    let mut resolver = Resolver { name, env, home_files, diagnostics, unused };
     let mut values =
         merge(documents.iter().flat_map(|document| assignments(document)), config_name);
     values.retain(|value| !value.section.starts_with('_'));
@@ -75,6 +76,7 @@ pub fn resolve(
     if !sections.iter().any(|section| section.kind == Kind::General) {
         resolver.refuse("there is no section [general]", own.at(0), "add it with its _version");
     }
+    resolver.say_unused_fragments();
     let diagnostics = resolver.diagnostics;
     match diagnostics.iter().any(Diagnostic::is_error) {
         true => Err(diagnostics),
@@ -121,6 +123,8 @@ struct Resolver<'a> {
     env: &'a BTreeMap<String, String>,
     home_files: &'a dyn Fn(&str) -> bool,
     diagnostics: Vec<Diagnostic>,
+    /// The files for nginx where another front is used, with the places of their keys.
+    unused: Vec<(String, Location)>,
 }
 
 impl Resolver<'_> {
@@ -210,15 +214,28 @@ impl Resolver<'_> {
             let what = format!("{label}={} is read as {taken}", value.value);
             self.warn(&what, None, at.clone(), help);
         }
-        let is_fragment = key.name.starts_with("_extra_nginx_");
-        let front = self.env.get("MFSERV_FRONT_KIND").map(String::as_str);
-        let later = key.later.filter(|_| !is_fragment || front != Some("nginx"));
-        if let Some(reason) = later.filter(|_| self.changes(key, &coerced.read)) {
-            let here = if is_fragment { "here" } else { "in this version" };
-            let what = format!("{label} has no effect {here}");
-            self.warn(&what, Some(reason), at, "leave the key out to silence this");
+        if let Some(reason) = key.later.filter(|_| self.changes(key, &coerced.read)) {
+            let front = self.env.get("MFSERV_FRONT_KIND").map(String::as_str);
+            match key.name.starts_with("_extra_nginx_") {
+                true if front == Some("nginx") => {}
+                true => self.unused.push((value.value.clone(), at)),
+                false => {
+                    let what = format!("{label} has no effect in this version");
+                    self.warn(&what, Some(reason), at, "leave the key out to silence this");
+                }
+            }
         }
         section.put(name, key, coerced);
+    }
+
+    /// One line for all of them: they have one reason.
+    fn say_unused_fragments(&mut self) {
+        let Some((_, at)) = self.unused.first().cloned() else { return };
+        let files: Vec<&str> = self.unused.iter().map(|(file, _)| file.as_str()).collect();
+        let has = if files.len() == 1 { "has" } else { "have" };
+        let what = format!("{} {has} no effect here", files.join(", "));
+        let help = "leave their keys (_extra_nginx_…) out to silence this";
+        self.warn(&what, Some(schema::FRAGMENT), at, help);
     }
 
     /// A key that no file sets: its default.

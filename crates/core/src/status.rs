@@ -260,6 +260,12 @@ impl Status {
                 faults.push(text.into());
             }
         }
+        // It has been replaced by one that does not start; the one of before may serve.
+        if self.front().is_some_and(|front| {
+            front.ready >= front.wanted && front.state == WatcherState::Failing
+        }) {
+            faults.push("the new front does not start".into());
+        }
         for (kind, one, several) in
             [("app.", "app", "apps"), ("extra.", "extra daemon", "extra daemons")]
         {

@@ -1,7 +1,9 @@
 //! nginx as the front of a real node: fragments of plugins, and what happens to clients when
 //! something changes or dies.
 
+mod hanging;
 mod installing;
+mod missing;
 mod openresty;
 
 use std::path::Path;
@@ -307,20 +309,6 @@ fn lua_of_a_plugin_without_any_app_answers_and_bad_lua_stops_no_other() {
         node.log_lines("nginx_error").join("\n").contains("alua init.lua")
     });
     node.stop();
-}
-
-#[test]
-fn without_nginx_a_node_that_is_to_have_it_says_so() {
-    let _turn = Turn::cheap();
-    let node = node();
-    node.set("front.kind", "nginx");
-    node.set("front.nginx_program", "/nowhere/nginx");
-    node.add(&Plugin::python("hello", programs::SERVES));
-    let ran = node.mfserv(&["start"]);
-    assert_ne!(ran.code, 0, "{ran:?}");
-    let log = node.log_lines("front").join("\n");
-    assert!(log.contains("/nowhere/nginx cannot be the front"), "{log}\n{ran:?}");
-    node.mfserv(&["stop"]);
 }
 
 #[test]

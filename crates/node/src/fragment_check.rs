@@ -3,16 +3,31 @@
 use std::path::{Path, PathBuf};
 
 use mfserv_core::keys::{FRONT_KIND, FRONT_NGINX_MODULES, FRONT_NGINX_PROGRAM};
+use mfserv_core::layers::Origin;
 use mfserv_core::plugin_spec::PluginSpec;
 use mfserv_core::route::RouteTable;
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_front::nginx::{RefusedFragment, examine, examine_plugin};
+use mfserv_front::nginx::{RefusedFragment, examine, examine_plugin, examine_program};
 use mfserv_plugin::fragments;
 
 use crate::configure::Module;
 use crate::installed::{self, Directories};
 use crate::places::Places;
 use crate::taking;
+
+/// Why the program that is to be the front cannot be it, where nginx is the front.
+pub fn missing_program(module: &Module) -> Option<Diagnostic> {
+    let (program, modules) = asked(module)?;
+    let problem = examine_program(&program, modules.as_deref()).err()?;
+    let row = FRONT_NGINX_PROGRAM.row();
+    let value = module.resolution.value(row.section, row.key);
+    let written = value.filter(|value| value.origin != Origin::Default);
+    let problem = problem.kind(Kind::BadConfiguration);
+    Some(match written {
+        Some(value) => problem.at(value.origin.location()),
+        None => problem,
+    })
+}
 
 /// The fragments that nginx refuses, where it is the front, or why it cannot be asked.
 pub fn warnings(module: &Module, table: RouteTable) -> Vec<Diagnostic> {

@@ -47,7 +47,11 @@ pub fn node(options: &DaemonOptions) -> Result<Vec<Diagnostic>, Diagnostic> {
             problems.extend(sites::problems(&plugin.dir, loaded, symlinks));
         }
     }
-    problems.extend(fragment_check::warnings(&module, plan.table));
+    let has_front = plan.watchers.contains_key(&WatcherName::front());
+    match fragment_check::missing_program(&module).filter(|_| has_front) {
+        Some(problem) => problems.push(problem),
+        None => problems.extend(fragment_check::warnings(&module, plan.table)),
+    }
     problems.extend(ports(&options.places, &module));
     match certificates::inspect(&module) {
         Ok(doubtful) => problems.extend(doubtful),

@@ -97,6 +97,7 @@ pub fn fact(fact: &Fact) -> String {
             let more = if detail.is_empty() { "" } else { ": " };
             format!("{worker} did not behave: {cause}{more}{detail}")
         }
+        Fact::NginxEnded { pid, is_worker, why } => nginx_ended(*pid, *is_worker, why),
         Fact::OperationBegan { id, what, who } => {
             format!("operation {id} begins: {what}, asked for by {who}")
         }
@@ -104,9 +105,8 @@ pub fn fact(fact: &Fact) -> String {
             format!("operation {id} is done: {what}, after {}", span(*after_ms))
         }
         Fact::OperationEnded { id, what, problem, .. } => {
-            let problem =
-                problem.as_ref().map_or_else(String::new, |problem| format!(": {problem}"));
-            format!("operation {id} failed: {what}{problem}")
+            let problem = problem.as_ref().map(|problem| format!(": {problem}"));
+            format!("operation {id} failed: {what}{}", problem.unwrap_or_default())
         }
         Fact::OperationRecovered { id, what, finished } => {
             let end = if *finished { "finished" } else { "undone" };
@@ -128,6 +128,11 @@ fn retiring(worker: &WorkerId, why: &EndReason) -> String {
         true => format!("{worker} is being stopped"),
         false => format!("{worker} is being replaced: {why}"),
     }
+}
+
+fn nginx_ended(pid: u32, is_worker: bool, why: &EndReason) -> String {
+    let who = if is_worker { "a worker of nginx" } else { "nginx" };
+    format!("{who} (pid {pid}) ended: {why}; another one is started")
 }
 
 fn of_alert(fact: &Fact) -> String {

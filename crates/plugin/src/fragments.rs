@@ -2,6 +2,7 @@
 //! filled in.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
 
 use mfserv_core::Diagnostic;
@@ -92,17 +93,51 @@ impl Reader<'_> {
             .collect();
         let env = self.env.clone();
         jinja.add_filter("getenv", move |key: String| env.get(&key).cloned().unwrap_or_default());
-        let said = |error: Error| {
-            let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
-            let line = error.line().map(|line| format!(" (line {line})")).unwrap_or_default();
-            format!("{}{detail}{line}", error.kind())
-        };
-        let rendered = jinja.render_named_str(name, text, variables).map_err(said)?;
+        let rendered = jinja.render_named_str(name, text, variables).map_err(|why| said(&why))?;
         match rendered.len() > MAX_BYTES {
             true => Err(format!("its text becomes longer than {MAX_BYTES} bytes")),
             false => Ok(rendered),
         }
     }
+}
+
+/// What is wrong with a template, in which file and line; of a variable that does not exist, its name.
+fn said(error: &Error) -> String {
+    // The file that includes another one only says so.
+    let inner = error.source().and_then(|source| source.downcast_ref::<Error>());
+    if let Some(inner) = inner.filter(|inner| inner.name().is_some()) {
+        return said(inner);
+    }
+    let place = match (error.name(), error.line()) {
+        (Some(file), Some(line)) => format!(" ({file}, line {line})"),
+        (Some(file), None) => format!(" ({file})"),
+        (None, _) => String::new(),
+    };
+    let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
+    match undefined(error).filter(|_| error.kind() == ErrorKind::UndefinedError) {
+        Some(name) if name.chars().all(of_name) => format!("there is no variable {name}{place}"),
+        Some(written) => format!("{} in {written}{place}", error.kind()),
+        None => format!("{}{detail}{place}", error.kind()),
+    }
+}
+
+/// What is written where a value is missing.
+fn undefined(error: &Error) -> Option<&str> {
+    let (range, source) = (error.range()?, error.template_source()?);
+    let before = source.get(..range.start)?.trim_end();
+    let written = match before.strip_suffix('|') {
+        // The place is that of the filter.
+        Some(filtered) => {
+            let filtered = filtered.trim_end();
+            filtered.rsplit(|one| !of_name(one)).next()?
+        }
+        None => source.get(range)?,
+    };
+    Some(written.trim_matches(['{', '}', '%', '-', ' ', '\n'])).filter(|text| !text.is_empty())
+}
+
+fn of_name(one: char) -> bool {
+    one.is_alphanumeric() || matches!(one, '_' | '.')
 }
 
 /// A file that `{% include %}` names: below the home of the plugin.
@@ -170,9 +205,19 @@ mod tests {
     fn what_cannot_be_filled_in_is_named_with_its_file() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("main.conf"), "").unwrap();
+        std::fs::write(dir.path().join("wrong.conf"), "\n\nx {{MFSERV_Z}};\n").unwrap();
         for (text, why) in [
-            ("a\n{{ MFSERV_UNKNOWN }}", "undefined value"),
-            ("{{ SECRET }}", "undefined value"),
+            (
+                "a\nb {{ MFSERV_X }} c {{ MFSERV_UNKNOWN }} d",
+                "there is no variable MFSERV_UNKNOWN (http.conf, line 2)",
+            ),
+            ("{{ SECRET }}", "there is no variable SECRET (http.conf, line 1)"),
+            (
+                "{% if MFSERV_NO %}a{% endif %}",
+                "there is no variable MFSERV_NO (http.conf, line 1)",
+            ),
+            ("{{ MFSERV_Y | upper }}", "there is no variable MFSERV_Y (http.conf, line 1)"),
+            ("{% include \"wrong.conf\" %}", "there is no variable MFSERV_Z (wrong.conf, line 3)"),
             ("{% include \"/etc/passwd\" %}", "leads elsewhere"),
             ("{% include \"nothing.conf\" %}", "nothing.conf"),
             ("{% for x in range(100000000) %}{% endfor %}", ""),

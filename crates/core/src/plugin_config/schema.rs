@@ -85,8 +85,8 @@ pub(super) const LONGEST_S: i64 = 3_155_760_000;
 /// More processes of one app than any machine runs.
 const MOST_PROCESSES: i64 = 4096;
 
-const FRAGMENT: &str = "fragments of nginx need nginx as the front: [front] kind=nginx";
-const LUA: &str = "Lua needs nginx as the front: [front] kind=nginx";
+/// What is said of files for nginx where another front is used.
+pub(super) const FRAGMENT: &str = "fragments of nginx need nginx as the front: [front] kind=nginx";
 
 // ---- The makers of keys: one for each pair of a type in the file and a Rust type ----
 
@@ -106,9 +106,9 @@ const fn later(name: Name, kind: Type, default: Name, reason: Name) -> Key<Strin
     Key { row, take: Read::text }
 }
 
-/// A file for nginx; `reason`: what to say of it where another front is used.
-const fn fragment(name: Name, reason: Name) -> Key<String> {
-    later(name, Type::File, "", reason)
+/// A file for nginx.
+const fn fragment(name: Name) -> Key<String> {
+    later(name, Type::File, "", FRAGMENT)
 }
 
 const fn text(name: Name, kind: Type, default: Name) -> Key<String> {
@@ -217,9 +217,9 @@ keys! {
         MAINTAINER: String = required("_maintainer", Type::NonEmpty);
         VENDOR: String = required("_vendor", Type::NonEmpty);
         ADD_TO_PYTHON_PATH: bool = flag("_add_plugin_dir_to_python_path", "1");
-        NGINX_HTTP: String = fragment("_extra_nginx_http_conf_filename", FRAGMENT);
-        NGINX_SERVER: String = fragment("_extra_nginx_server_conf_filename", FRAGMENT);
-        NGINX_INIT_WORKER: String = fragment("_extra_nginx_init_worker_by_lua_block_filename", LUA);
+        NGINX_HTTP: String = fragment("_extra_nginx_http_conf_filename");
+        NGINX_SERVER: String = fragment("_extra_nginx_server_conf_filename");
+        NGINX_INIT_WORKER: String = fragment("_extra_nginx_init_worker_by_lua_block_filename");
         // It only matters to Lua, and is yes by default: no other front says a word of it.
         ADD_TO_LUA_PATH: bool = flag("_add_plugin_dir_to_lua_path", "1");
         PYTHON: Option<String> = interpreter("_python");
@@ -264,8 +264,8 @@ keys! {
         STRIP_PREFIX: Option<bool> = strict_flag("_strip_prefix");
         // Whatever is not `fastcgi` is the default way to talk to an app.
         GATEWAY_MODE: String = text("_gateway_interface_mode", Type::Text, "proxy");
-        NGINX_LOCATION: String = fragment("_extra_nginx_conf_filename", FRAGMENT);
-        NGINX_STATIC: String = fragment("_extra_nginx_conf_static_filename", FRAGMENT);
+        NGINX_LOCATION: String = fragment("_extra_nginx_conf_filename");
+        NGINX_STATIC: String = fragment("_extra_nginx_conf_static_filename");
         TEST_PATH: String = text("_http_test_endpoint", Type::Text, "");
         TEST_STATUS: u64 = count("_http_test_expected_status_code", 999, "200");
         TEST_BODY: String = text("_http_test_expected_body", Type::Text, "OK");

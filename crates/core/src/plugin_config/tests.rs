@@ -1,5 +1,6 @@
 //! Files in, specs and diagnostics out.
 
+mod fragments;
 mod routes;
 mod stops;
 
@@ -232,7 +233,6 @@ fn bad_routes_and_files_refuse_the_plugin() {
 
 #[test]
 fn known_keys_that_are_not_obeyed_are_said_when_they_are_used() {
-    warned("_extra_nginx_http_conf_filename=nginx.conf\n", 8, &["no effect", "need nginx"]);
     accepted("_add_plugin_dir_to_lua_path=true\n");
     assert!(accepted("[app_main]\n_gateway_interface_mode=fastcgi\n").apps[0].fastcgi);
     assert!(!accepted("[app_main]\n_gateway_interface_mode=\n").apps[0].fastcgi);

@@ -49,6 +49,9 @@ fn a_node_is_well_when_it_runs_and_nothing_is_missing() {
     assert_eq!(of(vec![app("a", (1, 2))]), ["1 of 1 app with too few workers"]);
     assert_eq!(of(vec![extra((0, 1)), app("a", (1, 1))]), ["1 of 1 extra daemon down"]);
     assert_eq!(of(vec![front((0, 1))]), ["the front is down"]);
+    // Another one was to take its place: it serves.
+    let failing = WatcherStatus { state: WatcherState::Failing, ..front((1, 1)) };
+    assert_eq!(of(vec![failing]), ["the new front does not start"]);
     let telemetry = |count| watcher(WatcherName::telemetry(), count);
     assert_eq!(of(vec![telemetry((0, 1)), front((1, 1))]), ["telemetry is down"]);
     let starting = Status { state: NodeState::Starting, watchers: well, ..status() };

@@ -8,14 +8,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::EndReason;
 use crate::names::WorkerId;
 use crate::node_state::NodeState;
 use crate::route::{Amendment, RouteTable};
 pub use crate::wire::peer::{Address, Peer};
 
 /// The version of this protocol: 1 knows whole tables only, 2 amendments too, 3 asks for idle
-/// workers.
-pub const VERSION: u32 = 3;
+/// workers, 4 says that processes of nginx have ended.
+pub const VERSION: u32 = 4;
 
 /// Why the newest code of a plugin under development does not start, in plain text. The front
 /// shows it to the developer as a page.
@@ -203,6 +204,16 @@ pub enum FromFront {
         /// More words, with the path and the id of the request that met it.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         detail: String,
+    },
+    /// A process of nginx has ended although nobody has asked it to; another one takes its place.
+    /// Sent to daemons of version 4 and above.
+    NginxEnded {
+        /// Its process id.
+        pid: u32,
+        /// It was a worker, and no master.
+        is_worker: bool,
+        /// Why.
+        why: EndReason,
     },
     /// Counters since this front started.
     Stats(Stats),

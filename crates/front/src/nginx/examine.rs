@@ -58,6 +58,12 @@ pub fn examine_plugin(
     Ok(refused.into_iter().map(of).collect())
 }
 
+/// Says why this program cannot be the front; nothing is started but the question.
+pub fn examine_program(program: &Path, modules: Option<&Path>) -> Result<(), Diagnostic> {
+    let program = Program { path: program.to_owned(), prefix: std::env::temp_dir() };
+    in_a_runtime(async || program.build(modules).await.map(drop))
+}
+
 fn wanted(mut table: RouteTable) -> Wanted {
     // Certificates are looked at elsewhere.
     table.server.tls = None;
@@ -76,18 +82,20 @@ fn with_nginx<T>(
         |why: &dyn std::fmt::Display| Diagnostic::error("nginx cannot be asked").because(why);
     let dir = std::env::temp_dir().join(format!("mfserv-nginx-{}", std::process::id()));
     DirBuilder::new().mode(0o700).create(&dir).map_err(|why| cannot(&why))?;
-    let outcome = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(LocalOptions::default())
-        .map_err(|why| cannot(&why))
-        .and_then(|runtime| {
-            runtime.block_on(async {
-                let mut nginx = not_started(program, modules, &dir).await?;
-                ask(&mut nginx).await
-            })
-        });
+    let outcome = in_a_runtime(async || {
+        let mut nginx = not_started(program, modules, &dir).await?;
+        ask(&mut nginx).await
+    });
     let _ = fs::remove_dir_all(&dir);
     outcome
+}
+
+fn in_a_runtime<T>(ask: impl AsyncFnOnce() -> Result<T, Diagnostic>) -> Result<T, Diagnostic> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(|why| Diagnostic::error("nginx cannot be asked").because(why))
+        .and_then(|runtime| runtime.block_on(ask()))
 }
 
 async fn not_started(

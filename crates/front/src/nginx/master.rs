@@ -1,8 +1,7 @@
-//! nginx itself: having it take a configuration, starting it, and its end.
+//! nginx itself: having it take a configuration, and starting it.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::num::NonZeroI32;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -11,9 +10,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
+use mfserv_core::event::EndReason;
 use mfserv_core::route::ServerSettings;
 use mfserv_platform::disk;
-use rustix::process::{Pid, Signal, WaitOptions, waitpid};
+use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::again::Again;
@@ -27,6 +27,7 @@ use super::said::Said;
 use super::search::Refused;
 use super::text::Text;
 use super::tls::Certificates;
+use super::vitals::Vitals;
 use crate::embedded::{CopiedCertificates, ErrorLog};
 
 /// nginx reads its configuration anew at most once in so long; changes meanwhile are one.
@@ -38,8 +39,6 @@ const TAKE_PATIENCE: Duration = Duration::from_secs(10);
 const REFUSED_PATIENCE: Duration = Duration::from_millis(200);
 /// So often it is looked whether it has.
 const LOOK: Duration = Duration::from_millis(10);
-/// At most so many sets of old workers go on with their requests; the oldest of more are ended.
-const OLD_SETS_MAX: usize = 8;
 
 /// nginx, as a child of this process.
 pub struct Nginx {
@@ -74,7 +73,9 @@ pub struct Nginx {
     /// The process; `None` before the first table.
     pub(super) master: Option<Master>,
     /// Workers whose master has died.
-    orphans: Vec<Process>,
+    pub(super) orphans: Vec<Process>,
+    /// Whether it goes on.
+    pub vitals: Rc<Vitals>,
 }
 
 /// A configuration that nginx has taken.
@@ -145,6 +146,7 @@ impl Nginx {
             again: Again::default(),
             master: None,
             orphans: Vec::new(),
+            vitals: Rc::default(),
         })
     }
 
@@ -198,7 +200,7 @@ impl Nginx {
     /// Starts nginx again with the configuration in force. False if that is not possible: then
     /// nothing is in force.
     pub async fn restart(&mut self) -> bool {
-        self.master = None;
+        self.note_end();
         let Some(text) = self.in_force.as_ref().map(|taken| taken.text.clone()) else {
             return false;
         };
@@ -284,7 +286,9 @@ impl Nginx {
             Diagnostic::error(format!("{} cannot be started", self.program.path.display()))
                 .because(why)
         };
-        self.master = Some(started.map_err(cannot)?);
+        let master = started.map_err(cannot)?;
+        self.vitals.watch(&master);
+        self.master = Some(master);
         Ok(())
     }
 
@@ -297,10 +301,14 @@ impl Nginx {
         let (mut end, mut why) = (Instant::now() + TAKE_PATIENCE, None);
         while let Some(master) = &self.master {
             let pid = master.pid;
-            if let Some(status) = master.status() {
-                self.master = None;
+            if let Some(end) = master.end() {
+                match end.why {
+                    EndReason::Signalled { .. } => self.note_end(),
+                    // It refuses the configuration.
+                    _ => self.master = None,
+                }
                 let why = why.or_else(|| said.refusal(pid));
-                let why = why.unwrap_or_else(|| format!("it has ended: {status}"));
+                let why = why.unwrap_or_else(|| format!("it has ended: {}", end.said));
                 return Err(NotTaken::because(why));
             }
             let accepts =
@@ -331,51 +339,6 @@ impl Nginx {
 
     async fn says_revision(&self) -> bool {
         others::revision(&self.site.own_socket).await == Some(self.revision)
-    }
-
-    /// Ends the oldest of the workers that are leaving, where there are too many of them.
-    fn end_oldest(&self, master: Pid) {
-        let leaving: Vec<Process> =
-            children(master).into_iter().filter(|one| one.is_leaving).collect();
-        let most = OLD_SETS_MAX * self.site.workers as usize;
-        for old in leaving.iter().take(leaving.len().saturating_sub(most)) {
-            signal(old.pid, Signal::TERM);
-        }
-    }
-
-    /// nginx writes into the files of these names from now on.
-    pub fn reopen_logs(&self) {
-        if let Some(master) = &self.master {
-            signal(master.pid, Signal::USR1);
-        }
-    }
-
-    /// Takes note of orphans that have ended.
-    pub fn reap(&mut self) {
-        self.orphans
-            .retain(|orphan| matches!(waitpid(Some(orphan.pid), WaitOptions::NOHANG), Ok(None)));
-    }
-
-    /// Ends nginx when its requests are answered, or after `grace`.
-    pub async fn finish(&mut self, grace: Duration) {
-        if let Some(master) = self.master.take() {
-            signal(master.pid, Signal::QUIT);
-            // nginx itself ends its workers after as long.
-            for (patience, next) in [
-                (grace + Duration::from_secs(1), Signal::TERM),
-                (Duration::from_secs(2), Signal::KILL),
-            ] {
-                if tokio::time::timeout(patience, master.ended()).await.is_ok() {
-                    break;
-                }
-                signal(master.pid, next);
-            }
-            master.ended().await;
-        }
-        for orphan in children(rustix::process::getpid()) {
-            signal(orphan.pid, Signal::TERM);
-        }
-        let _ = fs::remove_file(&self.config);
     }
 }
 

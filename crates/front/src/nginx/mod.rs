@@ -14,6 +14,8 @@
 mod again;
 mod config;
 mod edge;
+mod ending;
+mod ends;
 mod examine;
 mod inner;
 mod listens;
@@ -27,6 +29,7 @@ mod said;
 mod search;
 mod text;
 mod tls;
+mod vitals;
 
 use std::ffi::OsString;
 use std::fs;
@@ -55,7 +58,7 @@ use program::Program;
 use relay::Relay;
 use tls::Certificates;
 
-pub use examine::{RefusedFragment, examine, examine_plugin};
+pub use examine::{RefusedFragment, examine, examine_plugin, examine_program};
 
 /// The variable with the key that nginx says to the front behind it.
 pub const EDGE_KEY_VARIABLE: &str = "MFSERV_EDGE_KEY";
@@ -119,7 +122,8 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
         .map(|socket| KeeperLink::start(socket, options.listeners))
         .transpose()?;
     let errors = Rc::new(errors()?);
-    let relay = Rc::new(Relay { edge: edge.clone(), inner: names.inner_control.clone() });
+    let ends = front.vitals.ends.clone();
+    let relay = Rc::new(Relay { edge: edge.clone(), inner: names.inner_control.clone(), ends });
     tokio::task::spawn_local(control_socket::serve(control, errors, move |stream| {
         let relay = relay.clone();
         async move { relay.converse(stream).await }
@@ -127,7 +131,11 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
     let outcome = watch(&mut front, &mut inner, &edge, &options.log_dir).await;
     // Without the front behind it nginx answers nobody: the next front is to come at once.
     let grace = if outcome.is_ok() { options.grace } else { Duration::ZERO };
-    front.finish(grace).await;
+    let (vitals, serves) = (front.vitals.clone(), front.serves.clone());
+    tokio::select! {
+        () = front.finish(grace) => {}
+        never = vitals.look_after(&names.own, &serves) => match never {},
+    }
     inner.end().await;
     drop(keeper);
     for path in [&options.control_socket, &names.own, &names.http, &names.inner_control] {
@@ -243,7 +251,8 @@ async fn watch(
     let mut int = on_signal(SignalKind::interrupt()).map_err(cannot)?;
     // As the embedded front: received and not obeyed.
     let _hangup = on_signal(SignalKind::hangup()).map_err(cannot)?;
-    let serves = front.serves.clone();
+    let (serves, vitals) = (front.serves.clone(), front.vitals.clone());
+    let own_socket = front.site.own_socket.clone();
     // Whatever nginx is asked meanwhile, and however long it takes to answer.
     tokio::select! {
         _ = term.recv() => Ok(()),
@@ -254,6 +263,7 @@ async fn watch(
         }
         failed = look_after(front, edge, log_dir) => Err(failed),
         never = edge.answer_in_time(&serves) => match never {},
+        never = vitals.look_after(&own_socket, &serves) => match never {},
     }
 }
 

@@ -1,11 +1,13 @@
 //! The program nginx: what it can, checking a configuration, starting it, and its processes.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use mfserv_core::Diagnostic;
+use mfserv_core::event::EndReason;
 use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
@@ -68,14 +70,20 @@ impl Program {
         };
         let mut command = self.command(Path::new("stderr"));
         command.arg("-V").kill_on_drop(true);
-        let output = tokio::time::timeout(BUILD_PATIENCE, command.output()).await;
+        // Of a program that is no nginx it may be long.
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = command.spawn().map_err(|why| cannot(&why))?;
+        let output = tokio::time::timeout(BUILD_PATIENCE, child.wait_with_output()).await;
         let output = output
             .map_err(|_| cannot(&format!("it does not answer within {BUILD_PATIENCE:?}")))?
             .map_err(|why| cannot(&why))?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         match parse_build(&text, modules) {
             Some(build) if output.status.success() => Ok(build),
-            _ => Err(cannot(&format!("`nginx -V` says {:?}", text.lines().next().unwrap_or("")))),
+            _ => {
+                let first = text.lines().next().unwrap_or("nothing");
+                Err(cannot(&format!("it is no nginx: asked for its version (-V) it says {first}")))
+            }
         }
     }
 
@@ -128,10 +136,31 @@ impl Program {
 }
 
 /// The master process of nginx.
+#[derive(Clone)]
 pub struct Master {
     /// Its id.
     pub pid: Pid,
-    status: watch::Receiver<Option<String>>,
+    end: watch::Receiver<Option<End>>,
+}
+
+/// How a process has ended.
+#[derive(Debug, Clone)]
+pub struct End {
+    /// In the words of the system: `exit status: 1`.
+    pub said: String,
+    /// As the daemon says it.
+    pub why: EndReason,
+}
+
+impl End {
+    fn of(status: std::io::Result<ExitStatus>) -> Self {
+        let Ok(status) = status else {
+            return Self { said: "it is gone".into(), why: EndReason::UnknownAdopted };
+        };
+        let code = || EndReason::Exited { code: status.code().unwrap_or_default() };
+        let why = status.signal().map_or_else(code, |signal| EndReason::Signalled { signal });
+        Self { said: status.to_string(), why }
+    }
 }
 
 impl Master {
@@ -139,26 +168,24 @@ impl Master {
     fn of(mut child: Child) -> std::io::Result<Self> {
         let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let pid = pid.ok_or_else(|| std::io::Error::other("it has ended"))?;
-        let (ended, status) = watch::channel(None);
+        let (ended, end) = watch::channel(None);
         tokio::task::spawn_local(async move {
-            let status = child.wait().await;
-            let said = status.map_or_else(|why| why.to_string(), |status| status.to_string());
-            ended.send_replace(Some(said));
+            ended.send_replace(Some(End::of(child.wait().await)));
         });
-        Ok(Self { pid, status })
+        Ok(Self { pid, end })
     }
 
     /// How it has ended, if it has.
-    pub fn status(&self) -> Option<String> {
-        self.status.borrow().clone()
+    pub fn end(&self) -> Option<End> {
+        self.end.borrow().clone()
     }
 
     /// Waits for its end.
     pub fn ended(&self) -> impl Future<Output = ()> + use<> {
-        let mut status = self.status.clone();
+        let mut end = self.end.clone();
         async move {
             // An error: the task that waits has ended, with this process.
-            let _ = status.wait_for(Option::is_some).await;
+            let _ = end.wait_for(Option::is_some).await;
         }
     }
 }

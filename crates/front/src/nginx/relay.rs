@@ -13,7 +13,11 @@ use tokio::net::UnixStream;
 
 use super::config::{ADDED_BYTES, ADDED_FIELDS, CERTIFICATE_BYTES};
 use super::edge::Edge;
+use super::ends::Ends;
 use crate::control_socket::WRITE_PATIENCE;
+
+/// Daemons understand that nginx has ended from this version of the protocol on.
+const HEARS_ENDS: u32 = 4;
 
 /// What every conversation with a daemon needs.
 pub struct Relay {
@@ -21,6 +25,8 @@ pub struct Relay {
     pub edge: Rc<Edge>,
     /// The control socket of the front behind it.
     pub inner: PathBuf,
+    /// Processes of nginx that have ended.
+    pub ends: Rc<Ends>,
 }
 
 /// A table that the front behind nginx has not answered for yet.
@@ -34,11 +40,15 @@ impl Relay {
         let mut inner = AsyncLink::new(inner);
         let (mut asked, mut owed) = (Asked::new(), BTreeSet::new());
         let mut obeyed = self.edge.obeyed();
+        let mut hears_ends = false;
         loop {
             let mut answers = Vec::new();
             tokio::select! {
                 message = daemon.receive::<ToFront>() => match message {
                     Ok(message) => {
+                        if let ToFront::Hello { version } = &message {
+                            hears_ends = *version >= HEARS_ENDS;
+                        }
                         let message = for_inner(message, &mut asked);
                         patiently(inner.send(&message)).await?;
                     }
@@ -51,6 +61,7 @@ impl Relay {
                     Err(why) => return Err(why.to_string()),
                 },
                 _ = obeyed.changed() => {}
+                end = self.ends.next(), if hears_ends => answers.push(end),
             }
             let now = *obeyed.borrow_and_update();
             let later = owed.split_off(&(now + 1));

@@ -292,5 +292,18 @@ fn files_with_a_fragment_obey_the_redirect_to_tls_and_strict_transport_security(
     }
     let proxied = "GET /s/a.txt HTTP/1.1\r\nHost: h\r\nX-Forwarded-Proto: https\r\n\r\n";
     assert_eq!(ask(world.address, proxied).status, 200, "a proxy that is believed");
+    // Also one that does not say for whom it asks; and nobody else.
+    for (generation, proxies, status) in [(4, "127.0.0.0/8", 200), (5, "10.0.0.0/8", 301)] {
+        let mut table = with_fragment(&world, "add_header X-Own 1;");
+        table.server.tls = Some(with.clone());
+        let header = "X-Forwarded-For".into();
+        let proxies = vec![proxies.into()];
+        table.server.real_ip = Some(RealIp { header, recursive: true, proxies });
+        front.daemon.publish(generation, table, &[]);
+        assert_eq!(said(&mut front), "");
+        assert_eq!(ask(world.address, proxied).status, status, "{generation}");
+        let named = proxied.replace("Host: h", "Host: h\r\nX-Forwarded-For: 1.2.3.4");
+        assert_eq!(ask(world.address, named).status, status, "{generation}");
+    }
     assert!(curl(&world, &ca, "localhost", "/s/a.txt", &[]).ends_with("content"));
 }

@@ -94,6 +94,10 @@ impl Writer<'_> {
                         hide_rules(text, route);
                     }
                     self.compression(text, piece);
+                    if !has_directive(&piece.fragment.text, &["absolute_redirect"]) {
+                        // Also behind a proxy that has another scheme, host or port.
+                        text.line("absolute_redirect off;");
+                    }
                 }
                 _ => self.pass(text, route),
             }
@@ -141,7 +145,7 @@ impl Writer<'_> {
     fn compression(&self, text: &mut Text, piece: &Piece<'_>) {
         let (copies, compresses) = (self.site.copies, self.server.static_compression);
         let is_asked = copies.gzip || copies.brotli || compresses;
-        if !is_asked || decides_on_compression(&piece.fragment.text) {
+        if !is_asked || has_directive(&piece.fragment.text, &["gzip", "brotli"]) {
             return;
         }
         for (is_there, directive) in [
@@ -183,11 +187,11 @@ fn hide_rules(text: &mut Text, route: &Route) {
     text.line(format!("if ({variable} ~ \"{pattern}{FILE}$\") {{ return 404; }}"));
 }
 
-/// True if a fragment has a directive of gzip or brotli: not if a comment has the word.
-fn decides_on_compression(text: &str) -> bool {
+/// True if a fragment has a directive that begins with one of these words: not if a comment has it.
+fn has_directive(text: &str, words: &[&str]) -> bool {
     let code = text.lines().map(without_comment);
     let mut directives = code.flat_map(|code| code.split([';', '{', '}'])).map(str::trim_start);
-    directives.any(|one| one.starts_with("gzip") || one.starts_with("brotli"))
+    directives.any(|one| words.iter().any(|word| one.starts_with(word)))
 }
 
 /// A line of a configuration, as far as its comment.

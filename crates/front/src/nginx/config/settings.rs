@@ -199,25 +199,48 @@ impl Writer<'_> {
             let of_front = format!("~^1\\|(400|408|413|499)\\|unix:{socket}\\|(.*, )?[0-9.]+$");
             text.line(format!("{} 0;", quoted(&of_front)));
         });
-        let via = if self.server.real_ip.is_some() && self.site.has_real_ip {
-            "\"via\": \"$realip_remote_addr\", "
-        } else {
-            ""
-        };
-        text.line(format!(
-            "log_format mfserv escape=json '{{ \"@timestamp\": \"$time_iso8601\", \
-             \"from\": \"$remote_addr\", {via}\"host\": \"$host\", \
-             \"method\": \"$request_method\", \"uri\": \"$request_uri\", \
-             \"duration\": $request_time, \"status\": $status, \
-             \"request_length\": $request_length, \"reply_length\": $bytes_sent, \
-             \"plugin\": \"$plugin\", \"request_id\": \"$mfserv_request_id\" }}';"
-        ));
-        match self.server.access_log {
-            true => {
-                let log = quoted_path(&self.site.log_dir.join("nginx_access.log"));
-                text.line(format!("access_log {log} mfserv if=$mfserv_logs;"));
-            }
-            false => text.line("access_log off;"),
+        text.block("map \"$mfserv_logs|$mfserv_cause\" $mfserv_logs_cause", |text| {
+            text.line("default 0;");
+            text.line("\"~^1\\|.\" 1;");
+        });
+        text.block("map \"$mfserv_logs|$mfserv_cause\" $mfserv_logs_plain", |text| {
+            text.line("default 0;");
+            text.line("\"1|\" 1;");
+        });
+        self.log_lines(text);
+    }
+
+    /// The lines of the access log, as the front behind nginx writes them. A key without a value is left
+    /// out, so there is a form of the line for each.
+    fn log_lines(&self, text: &mut Text) {
+        let has_two = self.server.real_ip.is_some() && self.site.has_real_ip;
+        let addresses = [("remote_addr", "from"), ("realip_remote_addr", "via")];
+        for (address, name) in addresses.iter().take(1 + usize::from(has_two)) {
+            // A client of IPv4 on a socket for both is known by its own address.
+            text.block(&format!("map ${address} $mfserv_{name}"), |text| {
+                text.line(format!("default ${address};"));
+                text.line(format!(
+                    "\"~*^::ffff:(?<mfserv_v4_{name}>[0-9.]+)$\" $mfserv_v4_{name};"
+                ));
+            });
+        }
+        let via = if has_two { "\"via\": \"$mfserv_via\", " } else { "" };
+        for (form, cause) in [("plain", ""), ("cause", ", \"cause\": \"$mfserv_cause\"")] {
+            text.line(format!(
+                "log_format mfserv_{form} escape=json '{{ \"@timestamp\": \"$time_iso8601\", \
+                 \"from\": \"$mfserv_from\", {via}\"host\": \"$host\", \
+                 \"method\": \"$request_method\", \"uri\": \"$request_uri\", \
+                 \"duration\": $request_time, \"status\": $status, \
+                 \"request_length\": $request_length, \"reply_length\": $bytes_sent, \
+                 \"plugin\": \"$plugin\", \"request_id\": \"$mfserv_request_id\"{cause} }}';"
+            ));
+        }
+        if !self.server.access_log {
+            return text.line("access_log off;");
+        }
+        let log = quoted_path(&self.site.log_dir.join("nginx_access.log"));
+        for form in ["plain", "cause"] {
+            text.line(format!("access_log {log} mfserv_{form} if=$mfserv_logs_{form};"));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The part of the configuration that is about TLS.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use mfserv_core::tls::{ClientCertificates, TlsSettings, Version};
@@ -62,22 +63,29 @@ impl Writer<'_> {
     /// for answers that nginx gives itself: they are those of the front behind it.
     pub(super) fn schemes(&self, text: &mut Text) {
         let Some(tls) = self.tls() else { return };
-        let is_known = self.server.real_ip.is_some();
-        if is_known && self.site.has_real_ip {
-            // realip has put another address in the place of that of a proxy that it believes.
-            let both = "$realip_remote_addr|$remote_addr|$http_x_forwarded_proto";
-            text.block(&format!("map \"{both}\" $mfserv_scheme"), |text| {
+        match &self.server.real_ip {
+            // The proxies are known, and nobody else is believed.
+            Some(real_ip) => {
+                // realip puts another address in the place of that of a proxy.
+                let peer = if self.site.has_real_ip { "realip_remote_addr" } else { "remote_addr" };
+                text.block(&format!("geo ${peer} $mfserv_is_proxy"), |text| {
+                    text.line("default 0;");
+                    for network in real_ip.proxies.iter().collect::<BTreeSet<_>>() {
+                        text.line(format!("{network} 1;"));
+                    }
+                });
+                text.block(
+                    "map \"$mfserv_is_proxy|$http_x_forwarded_proto\" $mfserv_scheme",
+                    |text| {
+                        text.line("default $scheme;");
+                        text.line("\"~*^1\\|https$\" https;");
+                    },
+                );
+            }
+            None => text.block("map $http_x_forwarded_proto $mfserv_scheme", |text| {
                 text.line("default $scheme;");
-                text.line("\"~^([^|]+)\\|\\1\\|\" $scheme;");
-                text.line("\"~*\\|https$\" https;");
-            });
-        } else {
-            text.block("map $http_x_forwarded_proto $mfserv_scheme", |text| {
-                text.line("default $scheme;");
-                if !is_known {
-                    text.line("\"~*^https$\" https;");
-                }
-            });
+                text.line("\"~*^https$\" https;");
+            }),
         }
         if let Some(value) = &tls.strict_transport {
             text.block("map \"$mfserv_answers$mfserv_scheme\" $mfserv_strict_transport", |text| {

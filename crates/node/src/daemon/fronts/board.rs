@@ -296,6 +296,9 @@ impl Board {
                 }
                 self.events.record(Fact::WorkerTrouble { worker, cause, detail });
             }
+            FromFront::NginxEnded { pid, is_worker, why } => {
+                self.events.record(Fact::NginxEnded { pid, is_worker, why });
+            }
             FromFront::Stats(stats) => self.counting.add(front, &stats),
             FromFront::Idle { quiet } => {
                 if let Some(quiet) = self.questions.answered(front, quiet) {

@@ -1,0 +1,310 @@
+//! Whether the processes of nginx go on: one that hangs is killed, and another one takes its place.
+//!
+//! All workers listen on the same sockets, so none of them can be asked alone, and the one that
+//! hangs never answers. Its connections hang with it while the others serve. So proc(5) is asked
+//! about each process, and beside that nginx as a whole is asked for an answer. Looks are counted,
+//! not seconds, and computing counts in time of the processor: on a machine that is busy or was
+//! paused nginx has more time, too.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use mfserv_core::event::EndReason;
+use mfserv_core::wire::front::FromFront;
+use mfserv_platform::proc::{self, Process};
+use rustix::process::{Pid, Signal, getpid};
+use tokio::task::JoinHandle;
+
+use super::ends::Ends;
+use super::others;
+use super::program::{Master, signal};
+
+/// So often the processes are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// A process that is stopped at so many looks hangs, as a front that leaves as many beats of the
+/// daemon unanswered.
+const STOPPED_LOOKS: u32 = 3;
+/// A worker hangs that shows no sign of life for so many looks…
+const SILENT_LOOKS: u32 = 5;
+/// …and has computed for so long meanwhile, or waits for something else than its events.
+const COMPUTED_MS: u64 = 5_000;
+/// nginx hangs that leaves a connection unanswered for so many looks, whatever its workers do. It is
+/// longer, since it may only have too much to do.
+const UNANSWERED_LOOKS: u32 = 15;
+
+/// What is known of nginx by those that start it and those that look after it.
+#[derive(Default)]
+pub struct Vitals {
+    /// The master that was started last.
+    master: RefCell<Option<Master>>,
+    /// The master that was killed from here, and why.
+    killed: RefCell<Option<(Pid, EndReason)>>,
+    /// For the daemon.
+    pub ends: Rc<Ends>,
+}
+
+/// What a process does that goes on: an event loop waits now and then, or reads and writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Signs {
+    /// How often it has waited for something.
+    waits: u64,
+    /// How often it has read or written.
+    calls: u64,
+}
+
+/// What proc(5) says of a process.
+#[derive(Debug, Clone)]
+struct Seen {
+    /// One of the letters of ps(1).
+    state: char,
+    cpu_ms: u64,
+    /// `None`: it is debugged, or the kernel does not say.
+    signs: Option<Signs>,
+    /// The function of the kernel in which it waits; empty: not known.
+    waits_in: String,
+}
+
+/// What was seen of a process at the looks so far.
+#[derive(Debug, Default)]
+struct History {
+    last: Option<Signs>,
+    cpu_ms: u64,
+    silent: u32,
+    stopped: u32,
+    is_killed: bool,
+}
+
+impl History {
+    /// Takes note of a look; returns why the process hangs, if it does.
+    fn note(&mut self, seen: &Seen) -> Option<String> {
+        let has_gone_on = seen.signs != self.last;
+        let stopped = if has_gone_on { 0 } else { self.stopped };
+        self.stopped = if seen.state == 'T' { stopped + 1 } else { 0 };
+        if self.stopped >= STOPPED_LOOKS {
+            return Some("a signal has stopped it".into());
+        }
+        if seen.signs.is_none() || has_gone_on {
+            (self.last, self.cpu_ms, self.silent) = (seen.signs, seen.cpu_ms, 0);
+            return None;
+        }
+        self.silent += 1;
+        if self.silent < SILENT_LOOKS {
+            return None;
+        }
+        let computed_ms = seen.cpu_ms.saturating_sub(self.cpu_ms);
+        if computed_ms >= COMPUTED_MS {
+            return Some(format!("it has computed for {} s without a pause", computed_ms / 1000));
+        }
+        let waits_for_events = seen.waits_in.contains("epoll") || seen.waits_in.contains("ep_poll");
+        let is_blocked = seen.state == 'S' && !waits_for_events && !seen.waits_in.is_empty();
+        is_blocked.then(|| format!("it waits in {} of the kernel", seen.waits_in))
+    }
+}
+
+/// A connection that nginx is to answer.
+#[derive(Default)]
+struct Question {
+    asked: Option<JoinHandle<()>>,
+    looks: u32,
+}
+
+impl Question {
+    /// True if nginx leaves it unanswered for too long. A connection that is closed is answered:
+    /// a worker without a free connection does so.
+    fn hangs(&mut self, socket: &Path) -> bool {
+        match &self.asked {
+            Some(asked) if !asked.is_finished() => self.looks += 1,
+            _ => {
+                let socket: PathBuf = socket.to_owned();
+                self.asked = Some(tokio::task::spawn_local(async move {
+                    let _ = others::asked(&socket).await;
+                }));
+                self.looks = 0;
+            }
+        }
+        self.looks >= UNANSWERED_LOOKS
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        if let Some(asked) = &self.asked {
+            asked.abort();
+        }
+    }
+}
+
+impl Vitals {
+    /// This master is looked after from now on.
+    pub fn watch(&self, master: &Master) {
+        *self.master.borrow_mut() = Some(master.clone());
+    }
+
+    /// A master has ended that nobody has asked to.
+    pub fn has_ended(&self, master: Pid, why: EndReason) {
+        let killed = self.killed.take().filter(|(pid, _)| *pid == master);
+        let why = killed.map_or(why, |(_, why)| why);
+        self.ends.report(ended(master, false, why));
+    }
+
+    /// Kills what hangs, as long as this process lives.
+    pub async fn look_after(&self, own_socket: &Path, serves: &Cell<bool>) -> Infallible {
+        let (mut known, mut question) = (BTreeMap::new(), Question::default());
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let master = self.master.borrow().clone().filter(|master| master.end().is_none());
+            self.look(master.as_ref().map(|master| master.pid), &mut known);
+            match master {
+                Some(master) if serves.get() => {
+                    if question.hangs(own_socket) {
+                        self.kill_all(master.pid);
+                        question = Question::default();
+                    }
+                }
+                _ => question = Question::default(),
+            }
+        }
+    }
+
+    /// Looks at the master, its workers, and those whose master has died.
+    fn look(&self, master: Option<Pid>, known: &mut BTreeMap<u32, History>) {
+        let all = proc::processes(Path::new("/proc"));
+        known.retain(|pid, _| all.iter().any(|process| process.pid == *pid));
+        for process in all.iter().filter(|process| process.state != 'Z') {
+            let pid = pid_of(process);
+            let is_master = pid.is_some() && pid == master;
+            let Some(pid) = pid.filter(|_| is_master || is_worker(process, master)) else {
+                continue;
+            };
+            let history = known.entry(process.pid).or_default();
+            let seen = seen(process, is_master);
+            let Some(saw) = history.note(&seen).filter(|_| !history.is_killed) else { continue };
+            history.is_killed = true;
+            match is_master {
+                true => self.kill_master(pid, saw),
+                false => {
+                    signal(pid, Signal::KILL);
+                    self.ends.report(ended(pid, true, EndReason::Stuck { saw }));
+                }
+            }
+        }
+    }
+
+    fn kill_master(&self, pid: Pid, saw: String) {
+        *self.killed.borrow_mut() = Some((pid, EndReason::Stuck { saw }));
+        signal(pid, Signal::KILL);
+    }
+
+    /// Kills the master and its workers: those would not obey the one that comes.
+    fn kill_all(&self, master: Pid) {
+        let all = proc::processes(Path::new("/proc"));
+        self.kill_master(master, "it leaves connections unanswered".into());
+        for worker in all.iter().filter(|process| is_worker(process, Some(master))) {
+            if let Some(pid) = pid_of(worker) {
+                signal(pid, Signal::KILL);
+            }
+        }
+    }
+}
+
+fn ended(pid: Pid, is_worker: bool, why: EndReason) -> FromFront {
+    FromFront::NginxEnded { pid: number(pid), is_worker, why }
+}
+
+fn pid_of(process: &Process) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(process.pid).ok()?)
+}
+
+fn number(pid: Pid) -> u32 {
+    pid.as_raw_nonzero().get().unsigned_abs()
+}
+
+/// True for a worker of this master, and for one whose master has died: this process is its parent
+/// then.
+fn is_worker(process: &Process, master: Option<Pid>) -> bool {
+    let parents = [Some(getpid()), master].into_iter().flatten();
+    let mut parents = parents.map(number);
+    parents.any(|pid| pid == process.parent) && {
+        let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+        line.starts_with(b"nginx: worker process")
+    }
+}
+
+/// Looks at a process. A master waits for signals alone, so only its state says something.
+fn seen(process: &Process, is_master: bool) -> Seen {
+    let read = |name: &str| {
+        let path = format!("/proc/{}/{name}", process.pid);
+        Some(fs::read_to_string(path).unwrap_or_default()).filter(|_| !is_master)
+    };
+    let signs = || signs(&read("status")?, &read("io")?);
+    // The kernel says 0 to those who may not know.
+    let waits_in = read("wchan").filter(|name| name != "0").unwrap_or_default();
+    Seen { state: process.state, cpu_ms: process.cpu_ms, signs: signs(), waits_in }
+}
+
+fn signs(status: &str, io: &str) -> Option<Signs> {
+    let of = |text: &str, name: &str| {
+        let mut lines = text.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        value.trim().parse::<u64>().ok()
+    };
+    let waits = of(status, "voluntary_ctxt_switches")?;
+    let is_debugged = of(status, "TracerPid")? != 0;
+    let calls = of(io, "syscr")?.wrapping_add(of(io, "syscw")?);
+    (!is_debugged).then_some(Signs { waits, calls })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(state: char, waits: u64, cpu_ms: u64, waits_in: &str) -> Seen {
+        let signs = Some(Signs { waits, calls: 7 });
+        Seen { state, cpu_ms, signs, waits_in: waits_in.into() }
+    }
+
+    /// The look at which it is found to hang, and why.
+    fn found(looks: impl Iterator<Item = Seen>) -> Option<(usize, String)> {
+        let mut history = History::default();
+        looks.enumerate().find_map(|(at, seen)| Some((at, history.note(&seen)?)))
+    }
+
+    #[test]
+    fn a_worker_hangs_that_is_stopped_computes_for_ever_or_waits_for_something_else() {
+        let stopped = found((0..9).map(|_| at('T', 1, 0, "do_signal_stop")));
+        assert_eq!(stopped.unwrap().0, 2);
+        let computing = found((0..9).map(|look| at('R', 1, look * 2000, "")));
+        assert_eq!(computing.unwrap(), (5, "it has computed for 10 s without a pause".into()));
+        let blocked = found((0..9).map(|_| at('S', 1, 0, "pipe_read"))).unwrap();
+        assert_eq!(blocked, (5, "it waits in pipe_read of the kernel".into()));
+    }
+
+    #[test]
+    fn a_worker_that_is_idle_busy_starved_or_debugged_does_not_hang() {
+        assert_eq!(found((0..99).map(|_| at('S', 1, 0, "ep_poll"))), None);
+        assert_eq!(found((0..99).map(|_| at('S', 1, 0, "do_epoll_wait"))), None);
+        assert_eq!(found((0..99).map(|_| at('S', 1, 0, ""))), None, "the kernel does not say");
+        assert_eq!(found((0..99).map(|look| at('R', look, look * 2000, ""))), None);
+        // Others have the processor.
+        assert_eq!(found((0..99).map(|look| at('R', 1, look * 50, ""))), None);
+        let debugged = || Seen { signs: None, ..at('t', 1, 0, "ptrace_stop") };
+        assert_eq!(found((0..99).map(|_| debugged())), None);
+        // It is stopped at each look, and goes on between them: a limit of the processor does so.
+        assert_eq!(found((0..99).map(|look| at('T', look, 0, "do_signal_stop"))), None);
+    }
+
+    #[test]
+    fn what_proc_says_is_read() {
+        let status = "Name:\tnginx\nTracerPid:\t0\nvoluntary_ctxt_switches:\t12\n\
+                      nonvoluntary_ctxt_switches:\t3\n";
+        let io = "rchar: 1\nsyscr: 4\nsyscw: 5\n";
+        assert_eq!(signs(status, io), Some(Signs { waits: 12, calls: 9 }));
+        assert_eq!(signs(&status.replace("TracerPid:\t0", "TracerPid:\t8"), io), None);
+        assert_eq!(signs(status, ""), None);
+    }
+}
