@@ -292,7 +292,7 @@ fn a_keeper_that_has_lost_the_listening_socket_gets_it_back() {
 }
 
 fn send_hello(mut stream: &UnixStream, seq: u64, listeners: Vec<String>) {
-    let answer = Told::Hello { version: 1, pid: 1, adopted: 0, listeners };
+    let answer = Told::Hello { version: 1, pid: 1, adopted: 0, listeners, program: String::new() };
     stream.write_all(&frame::encode(&Response { seq, answer }).unwrap()).unwrap();
 }
 
