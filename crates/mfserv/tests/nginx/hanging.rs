@@ -30,7 +30,7 @@ fn until_others_serve(node: &Node, before: &[u32]) {
     until("others serve", PATIENCE, || {
         let (masters, workers) = of_nginx(node);
         let are_new = masters.iter().chain(&workers).all(|pid| !before.contains(pid));
-        are_new && masters.len() == 1 && workers.len() == 2
+        are_new && masters.len() == 1 && !workers.is_empty()
     });
     assert_eq!(node.get("/hello").status, 200);
 }
@@ -94,6 +94,8 @@ fn workers_of_nginx_that_lua_keeps_for_ever_are_replaced() {
     let Some(nginx) = nginx_with_lua(target()) else { return };
     let node = node();
     use_nginx(&node, &nginx);
+    // Each request is this one's.
+    node.set("nginx.workers", "1");
     let plugin = Plugin::python("hello", programs::SERVES);
     let plugin = plugin.key("general", "_extra_nginx_server_conf_filename", "server.conf");
     node.add(&plugin.file("server.conf", HANGS));
@@ -115,11 +117,10 @@ fn workers_of_nginx_that_lua_keeps_for_ever_are_replaced() {
     // Nothing says that these hang but that nobody answers.
     let (masters, workers) = of_nginx(&node);
     let address = node.address();
-    let ask = |_| std::thread::spawn(move || drop(get(address, "/reads")));
-    let asked: Vec<_> = workers.iter().map(ask).collect();
+    let asked = std::thread::spawn(move || drop(get(address, "/reads")));
     let unanswered = EndReason::Stuck { saw: "it leaves connections unanswered".into() };
     assert_eq!(until_said(&node, masters[0]), (false, unanswered));
-    asked.into_iter().for_each(|asked| asked.join().unwrap());
+    asked.join().unwrap();
     until_others_serve(&node, &[masters, workers].concat());
     node.stop();
 }
