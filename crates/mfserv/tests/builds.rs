@@ -1,6 +1,7 @@
 //! The `build` script of an existing app runs when something has changed, and only then.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use mfserv_testkit::{Node, until};
@@ -58,10 +59,29 @@ fn a_script_runs_again_when_a_file_or_what_it_has_made_has_changed() {
     fs::remove_file(dir.join("more.txt")).unwrap();
     assert!(ran(&[]) && !ran(&[]), "a file that is gone");
 
+    fs::create_dir(dir.join("cache")).unwrap();
+    assert!(ran(&[]) && !ran(&[]), "an empty directory");
+    assert!(node.path("var/build/talker/main/cache").is_dir());
+
     fs::remove_file(&made).unwrap();
     assert!(ran(&[]) && made.is_file() && !ran(&[]), "what was made is gone");
     fs::write(&made, "damaged").unwrap();
     assert!(ran(&[]) && fs::read(&made).unwrap() != b"damaged" && !ran(&[]));
+}
+
+#[test]
+fn a_script_of_an_app_with_a_link_to_another_directory_runs_each_time() {
+    let _turn = Turn::cheap();
+    let node = node();
+    let dir = talker(&node);
+    fs::create_dir(node.path("sources/pages")).unwrap();
+    let link = dir.join("pages");
+    symlink(node.path("sources/pages"), &link).unwrap();
+    assert!(ran(&node, &dir, &[]) && ran(&node, &dir, &[]));
+    // One that stays inside is as good as what it leads to.
+    fs::remove_file(&link).unwrap();
+    symlink("words.txt", &link).unwrap();
+    assert!(ran(&node, &dir, &[]) && !ran(&node, &dir, &[]));
 }
 
 #[test]
@@ -96,8 +116,10 @@ fn a_deployment_of_the_same_runs_no_script_and_what_is_served_is_what_was_built(
     let left = || fs::read_dir(node.path("var/build")).unwrap().count();
     assert!(left() >= 2, "the next deployment has less to do");
     node.mfserv(&["deploy", path]).code(0);
+    node.mfserv(&["uninstall", "talker"]).code(0);
     node.mfserv(&["uninstall", "talker", "--clean"]).code(0);
     assert_eq!(left(), 0);
+    node.mfserv(&["uninstall", "talker", "--clean"]).code(2);
     node.mfserv(&["stop"]).code(0);
     node.assert_nothing_left(None);
 }
@@ -108,8 +130,10 @@ fn in_development_a_start_builds_only_what_has_changed_since_the_last_one() {
     let node = node();
     let dir = talker(&node);
     let path = dir.to_str().unwrap();
-    let said = || {
-        node.mfserv(&["dev", "--detach", path]).code(0);
+    fs::write(dir.join(".gitignore"), "*.local\n").unwrap();
+    fs::write(dir.join("app.log"), "").unwrap();
+    let said_with = |more: &[&str]| {
+        node.mfserv(&[&["dev", "--detach", path], more].concat()).code(0);
         let mut said = String::new();
         until("it answers", PATIENCE, || {
             let answer = node.get("/talker/");
@@ -119,10 +143,17 @@ fn in_development_a_start_builds_only_what_has_changed_since_the_last_one() {
         node.mfserv(&["stop"]).code(0);
         said
     };
+    let said = || said_with(&[]);
     let first = said();
     // What an app writes beside its sources is none of them.
     fs::write(dir.join("requests.log"), "GET /").unwrap();
+    fs::write(dir.join("app.log"), "it grows").unwrap();
     assert_eq!(said(), first);
+    let again = said_with(&["--no-cache"]);
+    assert!(again != first && said() == again);
+    // Git ignores it, and the script may read it.
+    fs::write(dir.join("words.local"), "").unwrap();
+    assert_ne!(said(), again);
     fs::write(dir.join("words.txt"), "changed").unwrap();
     let second = said();
     assert!(second.starts_with("changed ") && said() == second);

@@ -47,6 +47,14 @@ fn objects(text: &str) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+fn assert_time_and_worker_are_before_each_line(node: &Node, worker: &str) {
+    let timed = logs(node, &["--level", "ERROR", "-t"]);
+    let (beginning, text) = timed.lines().next().unwrap().split_once(" | ").unwrap();
+    let (time, of) = beginning.rsplit_once(' ').unwrap();
+    let is_time = jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S%.f", time).is_ok();
+    assert!(is_time && of == worker && text.contains("told to fail"), "{timed}");
+}
+
 #[test]
 fn the_lines_of_a_request_a_crash_a_worker_and_a_time_are_found_and_old_logs_are_looked_after() {
     let _turn = Turn::cheap();
@@ -96,6 +104,7 @@ fn the_lines_of_a_request_a_crash_a_worker_and_a_time_are_found_and_old_logs_are
     assert!(errors[0]["name"] == "speaks" && errors[0]["stream"] == "both", "{}", errors[0]);
     let only = logs(&node, &["--worker", worker, "--since", "5m", "--grep", "asked for"]);
     assert!(only.contains("/speaks/crash") && !only.contains("old times"), "{only}");
+    assert_time_and_worker_are_before_each_line(&node, worker);
 
     assert_what_is_not_found_or_wrong_is_said(&node);
     node.set("log.max_total_size", "40000");

@@ -80,8 +80,7 @@ pub struct Sources {
     dir: PathBuf,
     /// What a build makes, below it.
     made_here: Vec<String>,
-    /// Every file counts, also those that git ignores and those that a build has made.
-    all: bool,
+    which: Which,
     leftovers: Arc<Leftovers>,
     seen: BTreeMap<PathBuf, Seen>,
     /// Files that the last build has written, surely: they came into being during it, or had the
@@ -91,22 +90,38 @@ pub struct Sources {
     born: BTreeSet<PathBuf>,
 }
 
+/// Which files count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Sources,
+    /// Those that git ignores, too.
+    WithIgnored,
+    /// Also those that a build has made.
+    All,
+}
+
 impl Sources {
     /// Those in a directory, as they are now; `served` has what the build makes.
     pub fn of(dir: &Path, served: Option<&str>) -> Self {
-        Self::beside(dir, served.map(str::to_owned).into_iter().collect())
+        Self::new(dir, served.into_iter(), Which::Sources)
     }
 
     /// Those of a plugin whose `[build]` makes these directories and files.
     pub fn of_plugin(dir: &Path, out: &[String]) -> Self {
-        Self::beside(dir, out.to_vec())
+        Self::new(dir, out.iter().map(String::as_str), Which::Sources)
     }
 
-    fn beside(dir: &Path, made_here: Vec<String>) -> Self {
+    /// Those in a directory with what git ignores: a build may read that too. A script that has written
+    /// such a file elsewhere than in `made` finds it changed the next time.
+    pub fn with_ignored<'a>(dir: &Path, made: impl Iterator<Item = &'a str>) -> Self {
+        Self::new(dir, made, Which::WithIgnored)
+    }
+
+    fn new<'a>(dir: &Path, made: impl Iterator<Item = &'a str>, which: Which) -> Self {
         let mut sources = Sources {
             dir: dir.to_owned(),
-            made_here,
-            all: false,
+            made_here: made.map(str::to_owned).collect(),
+            which,
             leftovers: Arc::new(Leftovers::new()),
             seen: BTreeMap::new(),
             made: BTreeSet::new(),
@@ -136,9 +151,7 @@ impl Sources {
 
     /// All files of a directory that is served as it is, also where a build has made them.
     pub fn served(dir: &Path) -> Self {
-        let mut sources = Sources { all: true, ..Sources::of(dir, None) };
-        sources.seen = sources.scan();
-        sources
+        Self::new(dir, std::iter::empty(), Which::All)
     }
 
     /// The files that have changed, come or gone since the last look, below the directory. Nothing
@@ -205,10 +218,10 @@ impl Sources {
 
     fn scan(&self) -> BTreeMap<PathBuf, Seen> {
         let (dir, made) = (self.dir.clone(), self.made_here.clone());
-        let (leftovers, all) = (self.leftovers.clone(), self.all);
+        let (leftovers, all) = (self.leftovers.clone(), self.which == Which::All);
         let walk = WalkBuilder::new(&self.dir)
             .standard_filters(false)
-            .git_ignore(!self.all)
+            .git_ignore(self.which == Which::Sources)
             .require_git(false)
             .filter_entry(move |entry| {
                 let is_dir = entry.file_type().is_some_and(|kind| kind.is_dir());
@@ -266,130 +279,14 @@ fn is_source(
         let kind = leftovers.is(dir, below, is_dir);
         matches!(kind, Some(Leftover::Environment | Leftover::Tool))
     };
-    let is_written = || !is_dir && WRITTEN.iter().any(|ending| name.ends_with(ending));
+    let is_written = || !is_dir && is_written(name);
     below.is_empty() || !(is_named || is_dir && made || of_a_tool() || is_written())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write(dir: &Path, file: &str, text: &str) {
-        let path = dir.join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-
-    #[test]
-    fn what_is_served_as_it_is_counts_also_where_git_ignores_it_and_builds_make_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = folder.path().canonicalize().unwrap().join("dist");
-        write(folder.path(), ".gitignore", "dist\n");
-        write(&dir, "index.html", "one");
-        let (mut sources, mut served) = (Sources::of(folder.path(), None), Sources::served(&dir));
-        write(&dir, "index.html", "second");
-        write(&dir, "dist/app.js", "1");
-        assert_eq!(sources.changed(), Vec::<PathBuf>::new());
-        assert_eq!(served.changed(), [Path::new("dist/app.js"), Path::new("index.html")]);
-    }
-
-    #[test]
-    fn sources_are_what_people_edit_and_neither_packages_nor_what_tools_and_builds_write() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = folder.path().canonicalize().unwrap();
-        write(&dir, ".gitignore", "/generated\n.env\n");
-        write(&dir, "env/pyvenv.cfg", "");
-        let mut sources = Sources::of(&dir, Some("public/site"));
-        let edited = [
-            "src/a.ts",
-            "index.html",
-            ".env",
-            ".env.local",
-            "src/build/b.ts",
-            "package.json",
-            "assets/x.css",
-            "src/log/index.ts",
-        ];
-        let others = [
-            "node_modules/x/index.js",
-            "packages/y/node_modules/x.js",
-            "dist/a.js",
-            "build/a.js",
-            "public/site/a.js",
-            "generated/a.ts",
-            ".git/index",
-            "src/.a.ts.swp",
-            "src/a.ts~",
-            "env/lib/x.py",
-            ".vscode/settings.json",
-            ".next/x",
-            "server.log",
-            "data/app.sqlite3-wal",
-            "app.db",
-            "logs/today.txt",
-            "uploads/cat.png",
-        ];
-        edited.iter().chain(&others).for_each(|file| write(&dir, file, "1"));
-        let mut wanted: Vec<PathBuf> = edited.iter().map(PathBuf::from).collect();
-        wanted.sort();
-        assert_eq!(sources.changed(), wanted);
-        assert_eq!(sources.changed(), [] as [PathBuf; 0]);
-        std::fs::remove_file(dir.join("src/a.ts")).unwrap();
-        write(&dir, "index.html", "22");
-        assert_eq!(sources.changed(), ["index.html", "src/a.ts"].map(PathBuf::from));
-    }
-
-    fn sources_with(files: &[&str]) -> (tempfile::TempDir, PathBuf, Sources) {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = folder.path().canonicalize().unwrap();
-        files.iter().for_each(|file| write(&dir, file, "1"));
-        let sources = Sources::of(&dir, None);
-        (folder, dir, sources)
-    }
-
-    const NOTHING: [PathBuf; 0] = [];
-
-    #[test]
-    fn what_is_saved_during_a_build_counts_each_time() {
-        let (_folder, dir, mut sources) = sources_with(&["server.src.js"]);
-        for text in ["22", "333", "4444"] {
-            write(&dir, "server.src.js", text);
-            assert_eq!(sources.changed_meanwhile(true), [PathBuf::from("server.src.js")]);
-        }
-        std::fs::remove_file(dir.join("server.src.js")).unwrap();
-        assert_eq!(sources.changed_meanwhile(true), [PathBuf::from("server.src.js")]);
-    }
-
-    #[test]
-    fn what_a_build_writes_with_the_same_content_counts_neither_then_nor_in_the_next_build() {
-        let (_folder, dir, mut sources) = sources_with(&["lib/a.js"]);
-        let again = |text: &str| {
-            std::fs::remove_file(dir.join("lib/a.js")).unwrap();
-            write(&dir, "lib/a.js", text);
-        };
-        again("1");
-        assert_eq!(sources.changed_meanwhile(true), NOTHING);
-        again("2");
-        assert_eq!(sources.changed_meanwhile(true), NOTHING);
-        assert_eq!(sources.changed_meanwhile(true), NOTHING, "a build that writes nothing");
-        again("3");
-        assert_eq!(sources.changed_meanwhile(true), [PathBuf::from("lib/a.js")], "forgotten");
-        again("4");
-        assert_eq!(sources.changed(), [PathBuf::from("lib/a.js")], "an edit");
-    }
-
-    #[test]
-    fn what_comes_into_being_during_builds_under_new_names_is_theirs_until_it_is_edited() {
-        let (_folder, dir, mut sources) = sources_with(&["a.js"]);
-        write(&dir, "lib/chunk-1.js", "1");
-        assert_eq!(sources.changed_meanwhile(true), NOTHING);
-        assert_eq!(sources.changed_meanwhile(true), NOTHING);
-        std::fs::remove_file(dir.join("lib/chunk-1.js")).unwrap();
-        write(&dir, "lib/chunk-2.js", "1");
-        assert_eq!(sources.changed_meanwhile(true), NOTHING);
-        write(&dir, "lib/chunk-2.js", "edited");
-        assert_eq!(sources.changed(), [PathBuf::from("lib/chunk-2.js")]);
-        write(&dir, "lib/chunk-2.js", "edited again");
-        assert_eq!(sources.changed_meanwhile(true), [PathBuf::from("lib/chunk-2.js")]);
-    }
+/// An app writes files of such names while it runs.
+pub fn is_written(name: &str) -> bool {
+    WRITTEN.iter().any(|ending| name.ends_with(ending))
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,6 +67,9 @@ pub struct Logs {
     /// Print one JSON object a line, with the keys of mflog, log, line, worker, stream and release.
     #[arg(long)]
     json: bool,
+    /// Begin each line with its time and its worker.
+    #[arg(long, short = 't', conflicts_with = "json")]
+    timestamps: bool,
     /// Print control characters as they are, also on a terminal, which obeys them.
     #[arg(long)]
     raw: bool,
@@ -90,7 +93,7 @@ impl Logs {
             return crash::run(places, &self, &meant, &files, selection);
         }
         let several = files.len() > 1 || self.follow && self.names.len() != 1;
-        let show = Show::new(self.json, several, self.raw);
+        let show = Show::new(self.json, several, self.raw).with(self.timestamps);
         if self.follow {
             return follow::run(&self, places, &meant, selection, &show);
         }
@@ -248,6 +251,7 @@ fn is_nobody(places: &Places, name: &String) -> bool {
     let meant = Meant::new(std::slice::from_ref(name), places);
     let problem = Diagnostic::error(String::new());
     files(places, &meant).is_ok_and(|files| files.is_empty())
+        && !meant.may_be_log(name)
         && (unknown_app(places, name).is_some()
             || if_not_installed(places, name, problem).kind == Kind::Usage)
 }

@@ -136,11 +136,8 @@ impl operations::Node for Node {
 
     async fn down(&self) -> Vec<WatcherName> {
         let all = self.parts.supervisor.status().await.into_iter();
-        let down = all.filter(|one| match one.state {
-            WatcherState::Failing => true,
-            WatcherState::Starting => one.ready == 0,
-            _ => false,
-        });
+        // One that starts has not failed: who changes it meanwhile answers for it.
+        let down = all.filter(|one| one.state == WatcherState::Failing);
         down.map(|watcher| watcher.name).collect()
     }
 

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Purpose, Wanted, beside_place};
 use crate::build::{self, BuildOptions, Part};
-use crate::sources::Sources;
+use crate::python::is_virtual_environment;
+use crate::sources::{Sources, is_written};
 
 /// What is kept of the last build, beside the plugin's place.
 pub(super) const RECORD: &str = "built.json";
@@ -62,7 +63,10 @@ impl LastBuild {
             return Ok(None);
         }
         let sources = match wanted.purpose {
-            Purpose::Dev => Sources::of(dir, finding.served()).digest(),
+            Purpose::Dev => {
+                let made = [finding.served(), finding.made.as_deref()];
+                Sources::with_ignored(dir, made.into_iter().flatten()).digest()
+            }
             Purpose::Deploy => content(dir)?,
         };
         let node = build::node_version(options)?;
@@ -84,7 +88,7 @@ impl LastBuild {
     /// The last build was made of the same, and what it has left in `dir` is as it was.
     pub(super) fn is_current(&self, dir: &Path) -> bool {
         let is_same = |record: &Record| {
-            let left = left_in(dir, Some(record.at)).ok();
+            let left = left_in(dir, Some(record.at)).ok().flatten();
             record.made_of == self.made_of && left.is_some_and(|(left, _)| left == record.left)
         };
         self.record.as_ref().is_some_and(is_same)
@@ -104,7 +108,7 @@ impl LastBuild {
     /// The build has gone well, and has left this.
     pub(super) fn done(&self, dir: &Path, packages: Option<Part>) -> Result<(), Diagnostic> {
         // Of what cannot be looked at nobody can say that it is as it was: the next build is made.
-        let Ok((left, at)) = left_in(dir, None) else { return Ok(()) };
+        let Ok(Some((left, at))) = left_in(dir, None) else { return Ok(()) };
         let made_of = self.made_of.clone();
         let record = Record { format: FORMAT, made_of, left, at, packages };
         let text = serde_json::to_string(&record).unwrap_or_default() + "\n";
@@ -112,21 +116,22 @@ impl LastBuild {
     }
 }
 
-/// A sum of the content of all files of a directory.
+/// A sum of all that is in a directory: names, modes, and the content of files.
 fn content(dir: &Path) -> Result<String, Diagnostic> {
     let mut all = Vec::new();
-    walk(dir, |path, about| {
+    walk(dir, &|_| Look::Inside, &mut |path, about| {
         let failed = |e| disk::failed("read", path, e);
-        let sum = match about.is_symlink() {
-            true => sum(&mut fs::read_link(path).map_err(failed)?.as_os_str().as_bytes()),
-            false => fs::File::open(path).and_then(|mut file| sum(&mut file)),
+        let sum = match (about.is_symlink(), about.is_file()) {
+            (true, _) => sum(&mut fs::read_link(path).map_err(failed)?.as_os_str().as_bytes()),
+            (false, true) => fs::File::open(path).and_then(|mut file| sum(&mut file)),
+            (false, false) => Ok(0),
         };
         let (mode, sum) = (about.mode(), sum.map_err(failed)?);
         all.push(format!("{} {mode:o} {sum:x}", path.strip_prefix(dir).unwrap_or(path).display()));
         Ok(())
     })?;
     all.sort();
-    Ok(disk::fingerprint(all.iter().map(|line| ("file", line.as_bytes()))))
+    Ok(disk::fingerprint(all.iter().map(|line| ("entry", line.as_bytes()))))
 }
 
 fn sum(from: &mut dyn Read) -> std::io::Result<u64> {
@@ -141,9 +146,17 @@ fn sum(from: &mut dyn Read) -> std::io::Result<u64> {
 
 /// A sum of the files that are there and that were not changed after this time, with the time of the
 /// last change. Of packages the notes of their tools count, which are written at each installation.
-fn left_in(dir: &Path, until: Option<Time>) -> Result<(String, Time), Diagnostic> {
-    let (mut all, mut last) = (Vec::new(), Time::default());
-    walk(dir, |path, about| {
+/// `None` where a link leads out of the directory: what is there may change unseen.
+fn left_in(dir: &Path, until: Option<Time>) -> Result<Option<(String, Time)>, Diagnostic> {
+    let top = dir.canonicalize().map_err(|e| disk::failed("read", dir, e))?;
+    let (mut all, mut last, mut leads_out) = (Vec::new(), Time::default(), false);
+    walk(dir, &look_of_packages, &mut |path, about| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if about.is_dir() || is_written(&name) {
+            return Ok(());
+        }
+        leads_out |=
+            about.is_symlink() && path.canonicalize().is_ok_and(|to| !to.starts_with(&top));
         let changed = (about.ctime(), about.ctime_nsec());
         // What came later is of the app, or of whoever looks at it.
         if until.is_none_or(|until| changed <= until) {
@@ -155,32 +168,54 @@ fn left_in(dir: &Path, until: Option<Time>) -> Result<(String, Time), Diagnostic
         Ok(())
     })?;
     all.sort();
-    Ok((disk::fingerprint(all.iter().map(|line| ("left", line.as_bytes()))), last))
+    let sum = disk::fingerprint(all.iter().map(|line| ("left", line.as_bytes())));
+    Ok((!leads_out).then_some((sum, last)))
 }
 
-/// Shows each file and link of a directory, without what is inside of packages but hidden files.
+/// How a directory is looked at.
+enum Look {
+    Inside,
+    /// Its own entries that are no packages: links, hidden files; and directories of scopes (`@x`).
+    Packages,
+    NotAtAll,
+}
+
+fn look_of_packages(dir: &Path) -> Look {
+    let name = |path: &Path| path.file_name().unwrap_or_default().as_bytes().to_owned();
+    let is_scope = || dir.parent().is_some_and(|above| name(above) == b"node_modules");
+    match &name(dir)[..] {
+        b".git" => Look::NotAtAll,
+        b"node_modules" => Look::Packages,
+        scope if scope.starts_with(b"@") && is_scope() => Look::Packages,
+        _ if is_virtual_environment(dir) => Look::NotAtAll,
+        _ => Look::Inside,
+    }
+}
+
+/// Shows each entry of a directory, and of those in it.
 fn walk(
     dir: &Path,
-    mut show: impl FnMut(&Path, &fs::Metadata) -> Result<(), Diagnostic>,
+    look: &dyn Fn(&Path) -> Look,
+    show: &mut dyn FnMut(&Path, &fs::Metadata) -> Result<(), Diagnostic>,
 ) -> Result<(), Diagnostic> {
     let mut todo = vec![dir.to_owned()];
     while let Some(dir) = todo.pop() {
-        let is_packages = dir.file_name().is_some_and(|name| name == "node_modules");
+        let of_packages = match look(&dir) {
+            Look::NotAtAll => continue,
+            Look::Packages => true,
+            Look::Inside => false,
+        };
         for entry in fs::read_dir(&dir).map_err(|e| disk::failed("read", &dir, e))? {
             let entry = entry.map_err(|e| disk::failed("read", &dir, e))?;
             let path = entry.path();
             let about = entry.metadata().map_err(|e| disk::failed("read", &path, e))?;
-            let is_hidden = entry.file_name().as_bytes().starts_with(b".");
-            match (about.is_dir(), is_packages) {
-                (true, true) => {}
-                (true, false) if entry.file_name() == ".git" => {}
-                (true, false) => todo.push(path),
-                (false, _) if about.is_symlink() || about.is_file() => {
-                    if !is_packages || is_hidden {
-                        show(&path, &about)?;
-                    }
-                }
-                (false, _) => {}
+            let name = entry.file_name();
+            let starts_with = |sign: &[u8]| name.as_bytes().starts_with(sign);
+            if about.is_dir() && (!of_packages || starts_with(b"@")) {
+                todo.push(path.clone());
+            }
+            if !of_packages || about.is_symlink() || about.is_file() && starts_with(b".") {
+                show(&path, &about)?;
             }
         }
     }

@@ -5,13 +5,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use mfserv_core::names::check_plugin_name;
-use mfserv_core::{Diagnostic, Kind};
+use mfserv_core::{Diagnostic, Kind, Severity};
 use serde::{Deserialize, Serialize};
 
 use super::claim::{Claim, Owner, lock};
 use super::releases;
 use crate::archive::read_metadata;
-use crate::generate::remove_made;
+use crate::generate::{Purpose, place_of, remove_made};
 use crate::home::Home;
 use crate::label;
 use mfserv_platform::disk;
@@ -272,12 +272,16 @@ impl Claim {
             disk::remove(&overrides.with_extension("ini.new"))?;
         }
         self.keep_variables(clean)?;
-        let kept = releases::remove_releases(self, clean)?;
+        let mut kept = releases::remove_releases(self, clean)?;
         let data = self.home.plugin_data(&self.plugin);
         match clean {
             true => {
                 disk::remove(&data)?;
-                remove_made(&self.home, &self.plugin)?;
+                // A command that builds it is a reason to leave that alone, and the rest is done.
+                let left = remove_made(&self.home, &self.plugin).err();
+                kept.extend(
+                    left.map(|problem| Diagnostic { severity: Severity::Warning, ..problem }),
+                );
             }
             // an empty one says nothing
             false => drop(fs::remove_dir(&data)),
@@ -295,6 +299,8 @@ impl Claim {
             home.plugin_data(plugin),
             home.override_file(plugin),
             home.variables_file(plugin),
+            place_of(home, plugin, Purpose::Dev),
+            place_of(home, plugin, Purpose::Deploy),
         ];
         let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
         if check_plugin_name(plugin).is_err()

@@ -38,6 +38,14 @@ impl Meant {
         self.names.is_empty() || self.names.iter().any(|name| self.is_of(name, stem, rest, log))
     }
 
+    /// A log of this name may come into being.
+    pub fn may_be_log(&self, name: &str) -> bool {
+        let rest = of_plugin(name).unwrap_or(name);
+        let begins =
+            |plugin: &String| rest.strip_prefix(&**plugin).is_some_and(|end| end.starts_with('_'));
+        ["nginx_access", "nginx_error"].contains(&name) || self.plugins.iter().any(begins)
+    }
+
     /// A log of a plugin is meant by this name. File names do not say where the name of a plugin
     /// ends: `app_foo_bar_main` may be of `foo` or of `foo_bar`.
     fn is_of(&self, name: &str, stem: &str, rest: &str, log: &Path) -> bool {
@@ -154,6 +162,17 @@ mod tests {
             let meant = Meant { names: vec![name.to_owned()], plugins };
             let expected: Vec<_> = expected.iter().map(|at| workers[*at].to_owned()).collect();
             assert_eq!(found(&meant, &workers), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_log_that_is_not_there_yet_is_no_unknown_name() {
+        let meant = Meant { names: Vec::new(), plugins: vec!["foo".into()] };
+        for name in ["foo_main", "app_foo_main", "extra_foo_beat", "nginx_access", "nginx_error"] {
+            assert!(meant.may_be_log(name), "{name}");
+        }
+        for name in ["nobody", "app_nobody_main", "foobar_main", "foo"] {
+            assert!(!meant.may_be_log(name), "{name}");
         }
     }
 }

@@ -20,6 +20,8 @@ pub struct Show {
     json: bool,
     /// Each line has the name of its log before it.
     several: bool,
+    /// Each line has its time and its worker before it.
+    timestamps: bool,
     /// Control characters are printed as they are.
     raw: bool,
     /// Files that were said to be unreadable.
@@ -30,7 +32,12 @@ impl Show {
     /// `raw`: a terminal gets control characters too, and obeys them.
     pub fn new(json: bool, several: bool, raw: bool) -> Self {
         let raw = raw || !std::io::stdout().is_terminal();
-        Self { json, several, raw, unread: RefCell::default() }
+        Self { json, several, timestamps: false, raw, unread: RefCell::default() }
+    }
+
+    /// The same; `timestamps`: each line has its time and its worker before it.
+    pub fn with(self, timestamps: bool) -> Self {
+        Self { timestamps, ..self }
     }
 
     /// True if each line is a JSON object.
@@ -58,7 +65,11 @@ impl Show {
             print(&format!("{}\n", Value::Object(object)));
             return;
         }
-        let start = if self.several { format!("{stem} | ") } else { String::new() };
+        let start = match (self.timestamps, self.several) {
+            (true, _) => format!("{} ", beginning(&stem, bytes, at_ms, source)),
+            (false, true) => format!("{stem} | "),
+            (false, false) => String::new(),
+        };
         if self.raw {
             return print_bytes(&[start.as_bytes(), bytes, b"\n"].concat());
         }
@@ -96,6 +107,25 @@ impl Show {
     }
 }
 
+/// When a line was written, in local time, and by whom: the worker, or the log where that is not known.
+fn beginning(stem: &str, bytes: &[u8], at_ms: Option<u64>, source: Option<&Source>) -> String {
+    let time = time_of(bytes, at_ms).map_or_else(
+        || "-".repeat(23),
+        |time| {
+            let time = time.to_zoned(jiff::tz::TimeZone::system());
+            time.strftime("%Y-%m-%d %H:%M:%S%.3f").to_string()
+        },
+    );
+    let worker = source.map(|source| source.worker.as_str()).filter(|worker| !worker.is_empty());
+    format!("{time} {} |", worker.unwrap_or(stem))
+}
+
+/// The time that a line says itself, else that of its reading.
+fn time_of(bytes: &[u8], at_ms: Option<u64>) -> Option<jiff::Timestamp> {
+    let time = facts(bytes).stamp.map(|stamp| stamp.near(at_ms)).or(at_ms)?;
+    jiff::Timestamp::from_millisecond(time as i64).ok()
+}
+
 /// A line as an object in the shape of mflog: what it says of itself, and where it comes from.
 fn object(
     stem: &str,
@@ -104,7 +134,6 @@ fn object(
     source: Option<&Source>,
 ) -> Map<String, Value> {
     let text = String::from_utf8_lossy(bytes).into_owned();
-    let own = facts(bytes);
     let mut object = match serde_json::from_str::<Value>(&text) {
         Ok(Value::Object(object)) => object,
         _ => {
@@ -112,9 +141,7 @@ fn object(
             parsed(&text, role)
         }
     };
-    let time = own.stamp.map(|stamp| stamp.near(at_ms)).or(at_ms);
-    let time = time.and_then(|at| jiff::Timestamp::from_millisecond(at as i64).ok());
-    if let Some(time) = time {
+    if let Some(time) = time_of(bytes, at_ms) {
         let time = time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
         object.entry("timestamp").or_insert_with(|| time.into());
     }

@@ -28,8 +28,8 @@ pub struct AppArgs {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// What an app is, where several answers are possible: procfile, django, node, static,
-    /// program, MODULE:CALLABLE of a Python app, or the file of a Python program. It stays until
-    /// another one is given.
+    /// program, MODULE:CALLABLE of a Python app, or the file of a Python program. `dev`, `build`,
+    /// `release` and `deploy` keep it until another one is given.
     #[arg(long = "as", value_name = "KIND")]
     kind: Option<String>,
 }

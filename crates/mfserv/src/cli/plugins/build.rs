@@ -37,6 +37,7 @@ impl Build {
         let made = pack.make(places, &self.dir, Root::IfFree, &mut steps)?;
         let (_held, report) = made.build(places, &cancel()?, &mut steps)?;
         steps.finish();
+        made.keep_options(places)?;
         if self.json {
             print_json(&report)?;
         } else {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mfserv_core::{Diagnostic, Kind};
-use mfserv_plugin::build::BuildReport;
+use mfserv_plugin::build::{BuildOptions, BuildReport};
 use mfserv_plugin::generate::{self, Asked, NodeBuilt, Purpose};
 use mfserv_plugin::store::Claim;
 use mfserv_plugin::{Home, dotenv, label, store};
@@ -65,6 +65,9 @@ pub struct Dev {
     /// Take routes from other plugins that have them.
     #[arg(long)]
     take_route: bool,
+    /// Run build scripts and commands also if no file has changed since they have run.
+    #[arg(long)]
+    no_cache: bool,
     #[command(flatten)]
     wait: Wait,
 }
@@ -215,6 +218,7 @@ impl Dev {
     ) -> Result<Option<Made>, Diagnostic> {
         let Some(mut app) = app else { return self.with_command(places) };
         app.take_options(places, Purpose::Dev, &self.asked())?;
+        app.is_fresh = self.no_cache;
         app.builds_at_edits = self.stays() && app.has_build();
         let lock = if app.has_build() { Some(lock_build(places, &app.name)?) } else { None };
         // What is edited while it is made is built after it.
@@ -259,8 +263,10 @@ impl Dev {
             taking::refuse_by_disk(places, claim.plugin(), &dir)?;
         }
         drop(claim);
-        let (held, cancel) = (hold(places, &self.dir)?, op.cancel().clone());
-        *built = Some(build_in(places, &held, build_options(places, &cancel), op.steps())?);
+        let held = hold(places, &self.dir)?;
+        let usual = build_options(places, op.cancel());
+        let options = BuildOptions { is_fresh: self.no_cache, ..usual };
+        *built = Some(build_in(places, &held, options, op.steps())?);
         drop(held);
         if !self.stays() && !self.wait.no_wait && !is_running(places) {
             // It returns when the plugin is served.

@@ -301,13 +301,19 @@ fn module_of(words: &[String]) -> Option<&str> {
     }
     let mut rest = rest.iter().map(String::as_str);
     loop {
-        match rest.next()? {
-            "-m" => return rest.next(),
-            // Their values.
-            "-W" | "-X" => drop(rest.next()),
-            module if module.starts_with("-m") => return module.strip_prefix("-m"),
-            option if option.starts_with('-') && option != "-" && option != "-c" => {}
-            _ => return None,
+        let option = rest.next()?;
+        if option.starts_with("--") {
+            continue;
+        }
+        let letters = option.strip_prefix('-').filter(|letters| !letters.is_empty())?;
+        // Those with a value end a group: it is what follows, or the next word.
+        let Some(at) = letters.find(['m', 'c', 'W', 'X']) else { continue };
+        let (letter, value) = letters[at..].split_at(1);
+        let value = if value.is_empty() { rest.next() } else { Some(value) };
+        match letter {
+            "m" => return value,
+            "c" => return None,
+            _ => {}
         }
     }
 }
@@ -361,6 +367,8 @@ mod tests {
             ("python -m pip install x", Some("pip")),
             ("/usr/bin/python3.12 -I -X dev -W error -m pip list", Some("pip")),
             ("python3 -mpip list", Some("pip")),
+            ("python3 -Im pip list", Some("pip")),
+            ("python3 -Wdefault -um pip", Some("pip")),
             ("python -m http.server", Some("http.server")),
             ("python manage.py -m pip", None),
             ("python -c x -m pip", None),
