@@ -11,10 +11,10 @@ use mfserv_testkit::{Client, Load, Method, Node, Signal, kill, until};
 use super::{developing, edition, get_with, problems, save, until_said, until_served, watched};
 use crate::{PATIENCE, Turn, samples};
 
-/// How many edits there are: 30, or `MFSERV_TEST_EDITS`.
+/// How many edits there are: 15, or `MFSERV_TEST_EDITS`.
 fn edits() -> usize {
     let asked = std::env::var("MFSERV_TEST_EDITS").ok().and_then(|text| text.parse().ok());
-    asked.unwrap_or(30)
+    asked.unwrap_or(15)
 }
 
 /// Between an edit that is answered and the next one, as short as nobody is.
