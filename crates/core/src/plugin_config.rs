@@ -231,7 +231,9 @@ impl Resolver<'_> {
     /// One line for all of them: they have one reason.
     fn say_unused_fragments(&mut self) {
         let Some((_, at)) = self.unused.first().cloned() else { return };
-        let files: Vec<&str> = self.unused.iter().map(|(file, _)| file.as_str()).collect();
+        let mut files: Vec<&str> = self.unused.iter().map(|(file, _)| file.as_str()).collect();
+        files.sort_unstable();
+        files.dedup();
         let has = if files.len() == 1 { "has" } else { "have" };
         let what = format!("{} {has} no effect here", files.join(", "));
         let help = "leave their keys (_extra_nginx_…) out to silence this";
