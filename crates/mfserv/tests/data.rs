@@ -48,7 +48,8 @@ fn numbers(node: &Node) -> Vec<u32> {
 }
 
 #[test]
-fn a_declared_database_of_django_has_its_rows_when_its_first_releases_are_gone_and_after_a_rollback() {
+fn a_declared_database_of_django_has_its_rows_when_its_first_releases_are_gone_and_after_a_rollback()
+ {
     let _turn = Turn::heavy();
     let node = node();
     node.start();

@@ -36,6 +36,8 @@ pub(super) struct Open {
     pub partial: Option<Instant>,
     /// Its length at the last look, bytes.
     pub partial_length: usize,
+    /// What was handed on last has no end of a line.
+    pub is_unended: bool,
     /// When lines of it were copied last.
     pub copied: Option<Instant>,
     pub look_again: Instant,
@@ -111,6 +113,7 @@ pub(super) fn deliver(
         bytes.push(b'\n');
     }
     let length = bytes.len();
+    open.is_unended = bytes.last() != Some(&b'\n');
     pending.push(&open.stream, bytes);
     drop(pending);
     shared.work.notify_one();
@@ -121,6 +124,14 @@ pub(super) fn deliver(
     } else {
         open.in_flight = length;
         open.since = Instant::now();
+    }
+}
+
+/// Ends the line that a process has left without an end: what comes next in its log is another's.
+pub(super) fn end_line(shared: &Shared, open: &Open) {
+    if open.is_unended {
+        shared.pending().push(&open.stream, vec![b'\n']);
+        shared.work.notify_one();
     }
 }
 

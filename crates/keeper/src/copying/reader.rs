@@ -14,7 +14,7 @@ use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 
 use super::fifo::{Found, LONG_LINE, look, remove, widen};
 use super::last_output::LastOutput;
-use super::open::{Open, deliver, log_dropped, take_into_memory};
+use super::open::{Open, deliver, end_line, log_dropped, take_into_memory};
 use super::{CopierMessage, Order, Shared, Stream, clear};
 
 /// Most bytes read from one stream before the next stream has its turn.
@@ -145,6 +145,7 @@ impl Reader {
             reported: None,
             partial: None,
             partial_length: 0,
+            is_unended: false,
             copied: None,
             look_again: now,
         };
@@ -274,6 +275,7 @@ impl Reader {
             }
             Found::End => {
                 if let Some(mut open) = self.streams.remove(&key) {
+                    end_line(&self.shared, &open);
                     log_dropped(&self.shared, &mut open);
                     let _ = fs::remove_file(&open.stream.fifo);
                     self.shared.report(CopierMessage::Closed { key });
