@@ -27,6 +27,8 @@ fn main() {
         program: program.into(),
         modules: std::env::var(NGINX[1]).ok().map(PathBuf::from),
         workers: 2,
+        look: std::env::var("FRONT_LOOK_MS")
+            .map_or(NginxOptions::LOOK, |text| Duration::from_millis(text.parse().unwrap())),
         shown_config: dir.join("nginx.conf"),
         temp_dir: dir.join("nginx"),
         inner: vec![std::env::current_exe().unwrap().into()],

@@ -24,8 +24,6 @@ use super::ends::Ends;
 use super::others;
 use super::program::{Master, signal};
 
-/// So often the processes are looked at.
-const LOOK: Duration = Duration::from_secs(2);
 /// A process that is stopped at so many looks hangs, as a front that leaves as many beats of the
 /// daemon unanswered.
 const STOPPED_LOOKS: u32 = 3;
@@ -44,6 +42,8 @@ pub struct Vitals {
     master: RefCell<Option<Master>>,
     /// The master that was killed from here, and why.
     killed: RefCell<Option<(Pid, EndReason)>>,
+    /// nginx was asked to end: it accepts nobody, and goes on with its requests.
+    pub is_ending: Cell<bool>,
     /// For the daemon.
     pub ends: Rc<Ends>,
 }
@@ -152,15 +152,22 @@ impl Vitals {
         self.ends.report(ended(master, false, why));
     }
 
-    /// Kills what hangs, as long as this process lives.
-    pub async fn look_after(&self, own_socket: &Path, serves: &Cell<bool>) -> Infallible {
+    /// Kills what hangs, as long as this process lives. `pause`: between two looks.
+    pub async fn look_after(
+        &self,
+        pause: Duration,
+        own_socket: &Path,
+        serves: &Cell<bool>,
+    ) -> Infallible {
         let (mut known, mut question) = (BTreeMap::new(), Question::default());
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(pause).await;
             let master = self.master.borrow().clone().filter(|master| master.end().is_none());
             self.look(master.as_ref().map(|master| master.pid), &mut known);
             match master {
-                Some(master) if serves.get() => {
+                // One that ends has closed its socket, which this process has too: a connection
+                // to it waits for ever.
+                Some(master) if serves.get() && !self.is_ending.get() => {
                     if question.hangs(own_socket) {
                         self.kill_all(master.pid);
                         question = Question::default();
