@@ -1,11 +1,12 @@
-//! nginx that accepts nobody and does not hang: one that ends. Its requests go on.
+//! nginx that accepts nobody and does not hang: one that ends, and one with too many clients. Its
+//! requests go on.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mfserv_core::route::Slots;
 use rustix::process::Signal;
 
-use crate::fragments::is_ending;
+use crate::fragments::{below, is_ending, master};
 use crate::heavy::alone;
 use crate::kind;
 use crate::world::*;
@@ -59,4 +60,41 @@ fn a_front_that_ends_finishes_a_request_that_lasts_longer_than_nginx_may_be_sile
     until("nginx is asked to end", || is_ending(&front));
     assert_eq!(client.receive().expect("an answer").text(), "at last");
     assert!(front.ended().success());
+}
+
+#[test]
+fn a_flood_of_clients_that_take_all_descriptors_has_nothing_killed() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Some(mut world) = world() else { return };
+    let _alone = alone();
+    // This process has all these clients.
+    let own = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: own.maximum, ..own }).unwrap();
+    world.env.push(("FRONT_DESCRIPTORS", "256".into()));
+    let worker = patient(&world);
+    let front = world.serving(lasting_table(), &[&worker]);
+    let nginx = |front: &Front| (master(front), below(master(front).unwrap(), "worker"));
+    let before = nginx(&front);
+    let mut client = waiting(&front, &worker);
+    // Those that have begun a request are not idle: nginx ends none of them for another one.
+    let end = Instant::now() + LONGER;
+    let mut flood = Vec::new();
+    while Instant::now() < end {
+        for began in ["", "GET /a HTTP/1.1\r\nHo"] {
+            let mut silent = Client::connect(front.address);
+            // nginx may have closed it already.
+            let _ = std::io::Write::write_all(&mut silent.stream, began.as_bytes());
+            flood.push(silent);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+        flood.drain(..flood.len().saturating_sub(1500));
+    }
+    assert_eq!(client.receive().expect("an answer").text(), "at last");
+    assert_eq!(nginx(&front), before);
+    drop(flood);
+    until("others are served again", || {
+        let mut client = Client::connect(front.address);
+        let _ = std::io::Write::write_all(&mut client.stream, b"GET /a HTTP/1.0\r\n\r\n");
+        client.receive().is_some_and(|answer| answer.text() == "at last")
+    });
 }

@@ -232,6 +232,7 @@ async fn site(
         temp_dir: nginx.temp_dir.clone(),
         pid_file: names.pid_file.clone(),
         workers: nginx.workers.max(1),
+        connections_max: process::clients_within(process::descriptors()),
         has_lua: build.has_lua,
         modules: build.modules,
         has_real_ip: build.has_real_ip,

@@ -115,7 +115,8 @@ struct Question {
 
 impl Question {
     /// True if nginx leaves it unanswered for too long. A connection that is closed is answered:
-    /// a worker without a free connection does so.
+    /// a worker without a free connection does so, and has descriptors for as many as it may have
+    /// (`config.rs`).
     fn hangs(&mut self, socket: &Path) -> bool {
         match &self.asked {
             Some(asked) if !asked.is_finished() => self.looks += 1,
