@@ -181,12 +181,12 @@ impl Vitals {
 
     /// Looks at the master, its workers, and those whose master has died.
     fn look(&self, master: Option<Pid>, known: &mut BTreeMap<u32, History>) {
-        let all = proc::processes(Path::new("/proc"));
+        let all = family(master);
         known.retain(|pid, _| all.iter().any(|process| process.pid == *pid));
         for process in all.iter().filter(|process| process.state != 'Z') {
             let pid = pid_of(process);
             let is_master = pid.is_some() && pid == master;
-            let Some(pid) = pid.filter(|_| is_master || is_worker(process, master)) else {
+            let Some(pid) = pid.filter(|_| is_master || is_worker(process)) else {
                 continue;
             };
             let history = known.entry(process.pid).or_default();
@@ -210,9 +210,9 @@ impl Vitals {
 
     /// Kills the master and its workers: those would not obey the one that comes.
     fn kill_all(&self, master: Pid) {
-        let all = proc::processes(Path::new("/proc"));
+        let all = family(Some(master));
         self.kill_master(master, "it leaves connections unanswered".into());
-        for worker in all.iter().filter(|process| is_worker(process, Some(master))) {
+        for worker in all.iter().filter(|process| is_worker(process)) {
             if let Some(pid) = pid_of(worker) {
                 signal(pid, Signal::KILL);
             }
@@ -232,15 +232,16 @@ fn number(pid: Pid) -> u32 {
     pid.as_raw_nonzero().get().unsigned_abs()
 }
 
-/// True for a worker of this master, and for one whose master has died: this process is its parent
-/// then.
-fn is_worker(process: &Process, master: Option<Pid>) -> bool {
-    let parents = [Some(getpid()), master].into_iter().flatten();
-    let mut parents = parents.map(number);
-    parents.any(|pid| pid == process.parent) && {
-        let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-        line.starts_with(b"nginx: worker process")
-    }
+/// The children of this process and of the master: among them are the master, its workers, and
+/// workers whose master has died, since this process is their parent then.
+fn family(master: Option<Pid>) -> Vec<Process> {
+    let parents: Vec<u32> = [Some(getpid()), master].into_iter().flatten().map(number).collect();
+    proc::children(Path::new("/proc"), &parents)
+}
+
+fn is_worker(process: &Process) -> bool {
+    let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+    line.starts_with(b"nginx: worker process")
 }
 
 /// Looks at a process. A master waits for signals alone, so only its state says something.
