@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use mfserv_core::route::Slots;
-use rustix::process::Signal;
+use mfserv_core::wire::front::{FromFront, ToFront};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fragments::{below, is_ending, master};
 use crate::heavy::alone;
@@ -59,6 +60,28 @@ fn a_front_that_ends_finishes_a_request_that_lasts_longer_than_nginx_may_be_sile
     front.signal(Signal::TERM);
     until("nginx is asked to end", || is_ending(&front));
     assert_eq!(client.receive().expect("an answer").text(), "at last");
+    assert!(front.ended().success());
+}
+
+#[test]
+fn of_a_worker_that_hangs_while_nginx_ends_the_daemon_is_told_that_no_other_one_comes() {
+    let Some(world) = world() else { return };
+    let _alone = alone();
+    let worker = patient(&world);
+    let mut front = world.serving(lasting_table(), &[&worker]);
+    front.daemon.say(&ToFront::Hello { version: mfserv_core::wire::front::VERSION });
+    let _client = waiting(&front, &worker);
+    let nginx = master(&front).unwrap();
+    front.signal(Signal::TERM);
+    let leaving = || below(nginx, "worker process is shutting down");
+    until("one worker has the request", || {
+        leaving() == below(nginx, "worker") && leaving().len() == 1
+    });
+    let stopped = leaving()[0];
+    kill_process(Pid::from_raw(i32::try_from(stopped).unwrap()).unwrap(), Signal::STOP).unwrap();
+    let said = front.daemon.wait_for(|said| matches!(said, FromFront::NginxEnded { .. }));
+    let FromFront::NginxEnded { pid, is_worker, is_leaving, .. } = said else { unreachable!() };
+    assert_eq!((pid, is_worker, is_leaving), (stopped, true, true));
     assert!(front.ended().success());
 }
 

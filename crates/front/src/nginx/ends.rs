@@ -77,7 +77,7 @@ mod tests {
 
     fn end(pid: u32) -> FromFront {
         let why = EndReason::Exited { code: 0 };
-        FromFront::NginxEnded { pid, is_worker: true, why }
+        FromFront::NginxEnded { pid, is_worker: true, is_leaving: false, why }
     }
 
     #[test]

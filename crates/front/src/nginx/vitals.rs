@@ -150,7 +150,7 @@ impl Vitals {
     pub fn has_ended(&self, master: Pid, why: EndReason) {
         let killed = self.killed.take().filter(|(pid, _)| *pid == master);
         let why = killed.map_or(why, |(_, why)| why);
-        self.ends.report(ended(master, false, why));
+        self.ends.report(ended(master, None, why));
     }
 
     /// Kills what hangs, as long as this process lives. `pause`: between two looks.
@@ -184,20 +184,23 @@ impl Vitals {
         let all = family(master);
         known.retain(|pid, _| all.iter().any(|process| process.pid == *pid));
         for process in all.iter().filter(|process| process.state != 'Z') {
-            let pid = pid_of(process);
-            let is_master = pid.is_some() && pid == master;
-            let Some(pid) = pid.filter(|_| is_master || is_worker(process)) else {
+            let Some(pid) = pid_of(process) else { continue };
+            let is_master = Some(pid) == master;
+            let worker = Worker::of(process.pid).filter(|_| !is_master);
+            if !is_master && worker.is_none() {
                 continue;
-            };
+            }
             let history = known.entry(process.pid).or_default();
             let seen = seen(process, is_master);
             let Some(saw) = history.note(&seen).filter(|_| !history.is_killed) else { continue };
             history.is_killed = true;
-            match is_master {
-                true => self.kill_master(pid, saw),
-                false => {
+            match worker {
+                None => self.kill_master(pid, saw),
+                Some(worker) => {
                     signal(pid, Signal::KILL);
-                    self.ends.report(ended(pid, true, EndReason::Stuck { saw }));
+                    let is_leaving = worker.is_leaving || self.is_ending.get();
+                    let worker = Some(Worker { is_leaving });
+                    self.ends.report(ended(pid, worker, EndReason::Stuck { saw }));
                 }
             }
         }
@@ -212,7 +215,7 @@ impl Vitals {
     fn kill_all(&self, master: Pid) {
         let all = family(Some(master));
         self.kill_master(master, "it leaves connections unanswered".into());
-        for worker in all.iter().filter(|process| is_worker(process)) {
+        for worker in all.iter().filter(|process| Worker::of(process.pid).is_some()) {
             if let Some(pid) = pid_of(worker) {
                 signal(pid, Signal::KILL);
             }
@@ -220,8 +223,10 @@ impl Vitals {
     }
 }
 
-fn ended(pid: Pid, is_worker: bool, why: EndReason) -> FromFront {
-    FromFront::NginxEnded { pid: number(pid), is_worker, why }
+/// The message for the daemon; `worker`: `None` for a master.
+fn ended(pid: Pid, worker: Option<Worker>, why: EndReason) -> FromFront {
+    let is_leaving = worker.is_some_and(|worker| worker.is_leaving);
+    FromFront::NginxEnded { pid: number(pid), is_worker: worker.is_some(), is_leaving, why }
 }
 
 fn pid_of(process: &Process) -> Option<Pid> {
@@ -239,9 +244,20 @@ fn family(master: Option<Pid>) -> Vec<Process> {
     proc::children(Path::new("/proc"), &parents)
 }
 
-fn is_worker(process: &Process) -> bool {
-    let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-    line.starts_with(b"nginx: worker process")
+/// A worker of nginx.
+#[derive(Debug, Clone, Copy)]
+struct Worker {
+    /// It was to end with its last request.
+    is_leaving: bool,
+}
+
+impl Worker {
+    /// `None`: it is something else.
+    fn of(pid: u32) -> Option<Self> {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let rest = line.strip_prefix("nginx: worker process")?;
+        Some(Self { is_leaving: rest.starts_with(" is shutting down") })
+    }
 }
 
 /// Looks at a process. A master waits for signals alone, so only its state says something.
