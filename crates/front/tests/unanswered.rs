@@ -1,10 +1,13 @@
-//! nginx that accepts nobody and does not hang: one that ends, and one with too many clients. Its
-//! requests go on.
+//! nginx that accepts nobody and does not hang: one that ends, has too many clients, or is debugged.
+//! Its requests go on.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mfserv_core::route::Slots;
 use mfserv_core::wire::front::{FromFront, ToFront};
+use mfserv_testkit::skipped;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fragments::{below, is_ending, master};
@@ -83,6 +86,44 @@ fn of_a_worker_that_hangs_while_nginx_ends_the_daemon_is_told_that_no_other_one_
     let FromFront::NginxEnded { pid, is_worker, is_leaving, .. } = said else { unreachable!() };
     assert_eq!((pid, is_worker, is_leaving), (stopped, true, true));
     assert!(front.ended().success());
+}
+
+/// Debugs processes, which stand still, until there is no more to read.
+const DEBUGGER: &str = "import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+for pid in map(int, sys.argv[1:]):
+    for request in (0x4206, 0x4207):  # PTRACE_SEIZE, PTRACE_INTERRUPT
+        if libc.ptrace(request, pid, None, None) < 0:
+            sys.exit(os.strerror(ctypes.get_errno()))
+    os.waitpid(pid, 0x40000000)  # __WALL
+print('they stand still', flush=True)
+sys.stdin.read()
+";
+
+#[test]
+fn nginx_is_left_alone_while_somebody_debugs_its_workers() {
+    let Some(world) = world() else { return };
+    let _alone = alone();
+    let worker = patient(&world);
+    let front = world.serving(lasting_table(), &[&worker]);
+    let nginx = |front: &Front| (master(front), below(master(front).unwrap(), "worker"));
+    let before = nginx(&front);
+    let pids = before.1.iter().map(u32::to_string);
+    let mut command = Command::new("python3");
+    command.args(["-c", DEBUGGER]).args(pids).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut debugger = command.spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(debugger.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    if said != "they stand still\n" {
+        debugger.wait().unwrap();
+        return skipped("debugging nginx: this machine does not permit it");
+    }
+    // Nothing is to happen for so long.
+    std::thread::sleep(LONGER);
+    drop(debugger.stdin.take());
+    assert!(debugger.wait().unwrap().success());
+    assert_eq!(front.get("/a").text(), "at last");
+    assert_eq!(nginx(&front), before);
 }
 
 #[test]

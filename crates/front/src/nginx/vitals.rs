@@ -24,6 +24,10 @@ use super::ends::Ends;
 use super::others;
 use super::program::{Master, signal};
 
+mod excuse;
+
+use excuse::has_excuse;
+
 /// A process that is stopped at so many looks hangs, as a front that leaves as many beats of the
 /// daemon unanswered.
 const STOPPED_LOOKS: u32 = 3;
@@ -170,7 +174,7 @@ impl Vitals {
                 // to it waits for ever.
                 Some(master) if serves.get() && !self.is_ending.get() => {
                     if question.hangs(own_socket) {
-                        self.kill_all(master.pid);
+                        self.replace(master.pid);
                         question = Question::default();
                     }
                 }
@@ -211,14 +215,17 @@ impl Vitals {
         signal(pid, Signal::KILL);
     }
 
-    /// Kills the master and its workers: those would not obey the one that comes.
-    fn kill_all(&self, master: Pid) {
-        let all = family(Some(master));
+    /// Kills the master, which leaves connections unanswered, and its workers: those would not obey
+    /// the one that comes. Not if one of them has an excuse.
+    fn replace(&self, master: Pid) {
+        let mut workers = family(Some(master));
+        workers.retain(|process| Worker::of(process.pid).is_some());
+        if workers.iter().any(|worker| has_excuse(Path::new("/proc"), worker.pid)) {
+            return;
+        }
         self.kill_master(master, "it leaves connections unanswered".into());
-        for worker in all.iter().filter(|process| Worker::of(process.pid).is_some()) {
-            if let Some(pid) = pid_of(worker) {
-                signal(pid, Signal::KILL);
-            }
+        for pid in workers.iter().filter_map(pid_of) {
+            signal(pid, Signal::KILL);
         }
     }
 }
@@ -273,15 +280,16 @@ fn seen(process: &Process, is_master: bool) -> Seen {
 }
 
 fn signs(status: &str, io: &str) -> Option<Signs> {
-    let of = |text: &str, name: &str| {
-        let mut lines = text.lines();
-        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        value.trim().parse::<u64>().ok()
-    };
-    let waits = of(status, "voluntary_ctxt_switches")?;
-    let is_debugged = of(status, "TracerPid")? != 0;
-    let calls = of(io, "syscr")?.wrapping_add(of(io, "syscw")?);
+    let waits = value(status, "voluntary_ctxt_switches")?;
+    let is_debugged = value(status, "TracerPid")? != 0;
+    let calls = value(io, "syscr")?.wrapping_add(value(io, "syscw")?);
     (!is_debugged).then_some(Signs { waits, calls })
+}
+
+/// The number in a line `NAME: NUMBER`.
+fn value(text: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?.trim().parse().ok()
 }
 
 #[cfg(test)]
