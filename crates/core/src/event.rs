@@ -171,12 +171,15 @@ pub enum Fact {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         detail: String,
     },
-    /// A process of nginx ended although nobody has asked it to; another one takes its place.
+    /// A process of nginx ended although nobody has asked it to, or before it was to.
     NginxEnded {
         /// Its process id.
         pid: u32,
         /// It was a worker of nginx, and not its master.
         is_worker: bool,
+        /// It was to end with its last request: no other one takes its place.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_leaving: bool,
         /// Why.
         why: EndReason,
     },

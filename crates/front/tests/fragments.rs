@@ -48,7 +48,7 @@ pub fn is_ending(front: &Front) -> bool {
 }
 
 /// The processes of nginx below another process.
-fn below(parent: u32, what: &str) -> Vec<u32> {
+pub fn below(parent: u32, what: &str) -> Vec<u32> {
     let all = mfserv_platform::proc::processes(Path::new("/proc"));
     let below = all.iter().filter(|process| process.parent == parent && process.state != 'Z');
     let is_wanted = |pid: &u32| {

@@ -62,5 +62,6 @@ mod strictness;
 mod suite;
 mod tls;
 mod tracing;
+mod unanswered;
 mod worker;
 mod world;

@@ -17,6 +17,7 @@ use mfserv_front::{FrontOptions, Kind, NginxOptions};
 const NGINX: [&str; 2] = ["FRONT_NGINX", "FRONT_NGINX_MODULES"];
 
 fn main() {
+    limit_descriptors();
     let var = |name: &str| std::env::var(name).unwrap();
     let dir = PathBuf::from(var("FRONT_DIR"));
     // The front behind nginx is this program too.
@@ -27,6 +28,8 @@ fn main() {
         program: program.into(),
         modules: std::env::var(NGINX[1]).ok().map(PathBuf::from),
         workers: 2,
+        look: std::env::var("FRONT_LOOK_MS")
+            .map_or(NginxOptions::LOOK, |text| Duration::from_millis(text.parse().unwrap())),
         shown_config: dir.join("nginx.conf"),
         temp_dir: dir.join("nginx"),
         inner: vec![std::env::current_exe().unwrap().into()],
@@ -44,4 +47,13 @@ fn main() {
         nginx,
     };
     mfserv_front::run(kind, options).unwrap();
+}
+
+/// Processes that this one starts inherit the limit.
+fn limit_descriptors() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let most: Option<u64> = std::env::var("FRONT_DESCRIPTORS").ok().map(|it| it.parse().unwrap());
+    if most.is_some() {
+        setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
+    }
 }

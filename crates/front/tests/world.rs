@@ -41,6 +41,8 @@ pub struct World {
     kind: &'static str,
     pub has_lua: bool,
     pub slows: Option<PathBuf>,
+    /// More variables of fronts (`program.rs`).
+    pub env: Vec<(&'static str, String)>,
     pub dir: TempDir,
     pub listeners: Listeners,
     pub address: SocketAddr,
@@ -60,7 +62,7 @@ impl World {
         let dir = tempfile::Builder::new().prefix("front").tempdir().unwrap();
         let listeners = Listeners::on(address);
         let address = listeners.address();
-        Self { kind, has_lua: false, slows: None, dir, listeners, address }
+        Self { kind, has_lua: false, slows: None, env: Vec::new(), dir, listeners, address }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -82,6 +84,7 @@ impl World {
             .env("FRONT_NUMBER", number.to_string())
             .env("FRONT_GRACE_MS", grace.as_millis().to_string())
             .env("MFSERV_LISTEN", named)
+            .envs(self.env.clone())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();

@@ -97,7 +97,9 @@ pub fn fact(fact: &Fact) -> String {
             let more = if detail.is_empty() { "" } else { ": " };
             format!("{worker} did not behave: {cause}{more}{detail}")
         }
-        Fact::NginxEnded { pid, is_worker, why } => nginx_ended(*pid, *is_worker, why),
+        Fact::NginxEnded { pid, is_worker, is_leaving, why } => {
+            nginx_ended(*pid, (*is_worker, *is_leaving), why)
+        }
         Fact::OperationBegan { id, what, who } => {
             format!("operation {id} begins: {what}, asked for by {who}")
         }
@@ -130,9 +132,11 @@ fn retiring(worker: &WorkerId, why: &EndReason) -> String {
     }
 }
 
-fn nginx_ended(pid: u32, is_worker: bool, why: &EndReason) -> String {
+fn nginx_ended(pid: u32, (is_worker, is_leaving): (bool, bool), why: &EndReason) -> String {
     let who = if is_worker { "a worker of nginx" } else { "nginx" };
-    format!("{who} (pid {pid}) ended: {why}; another one is started")
+    let next =
+        if is_leaving { "it was to end with its last request" } else { "another one is started" };
+    format!("{who} (pid {pid}) ended: {why}; {next}")
 }
 
 fn of_alert(fact: &Fact) -> String {

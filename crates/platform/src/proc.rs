@@ -5,6 +5,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+mod children;
+
+pub use children::children;
+
 /// A process at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
@@ -31,11 +35,12 @@ pub struct Process {
 pub fn processes(proc: &Path) -> Vec<Process> {
     let entries = fs::read_dir(proc).into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(|pid| {
-        let stat = fs::read_to_string(proc.join(pid.to_string()).join("stat")).ok()?;
-        parse_stat(pid, &stat)
-    })
-    .collect()
+    pids.filter_map(|pid| process(proc, pid)).collect()
+}
+
+/// A process. `None` if it has gone.
+fn process(proc: &Path, pid: u32) -> Option<Process> {
+    parse_stat(pid, &fs::read_to_string(proc.join(pid.to_string()).join("stat")).ok()?)
 }
 
 /// All processes at one instant, and who is whose child.

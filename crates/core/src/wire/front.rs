@@ -205,13 +205,16 @@ pub enum FromFront {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         detail: String,
     },
-    /// A process of nginx has ended although nobody has asked it to; another one takes its place.
+    /// A process of nginx has ended although nobody has asked it to, or before it was to.
     /// Sent to daemons of version 4 and above.
     NginxEnded {
         /// Its process id.
         pid: u32,
         /// It was a worker, and no master.
         is_worker: bool,
+        /// It was to end with its last request: no other one takes its place.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_leaving: bool,
         /// Why.
         why: EndReason,
     },

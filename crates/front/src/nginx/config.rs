@@ -28,6 +28,9 @@ pub const ADDED_FIELDS: u32 = 8;
 /// The most bytes of a client's certificate, where nginx sends it: a longer one is refused.
 pub const CERTIFICATE_BYTES: u32 = 16 * 1024;
 
+/// With fewer connections nginx does not even have its listening sockets.
+const CONNECTIONS_LEAST: u64 = 64;
+
 /// What the process knows beside the table. Only the certificates change while it lives.
 #[derive(Debug, Clone)]
 pub struct Site {
@@ -51,6 +54,8 @@ pub struct Site {
     pub pid_file: PathBuf,
     /// Worker processes of nginx.
     pub workers: u32,
+    /// The most connections of each of them for which there are descriptors.
+    pub connections_max: u64,
     /// Modules to load, where a fragment may need them.
     pub modules: Vec<PathBuf>,
     /// One of these is Lua.
@@ -91,7 +96,10 @@ pub fn render(
     let mut text = Text::default();
     all.main(&mut text);
     text.block("events", |text| {
-        text.line(format!("worker_connections {};", server.max_connections.max(64)));
+        // With more a worker would accept nobody when it has no descriptor left. So it ends
+        // connections that are idle, and those for which there is none.
+        let most = u64::from(server.max_connections).min(site.connections_max);
+        text.line(format!("worker_connections {};", most.max(CONNECTIONS_LEAST)));
     });
     text.block("http", |text| all.http(text));
     text

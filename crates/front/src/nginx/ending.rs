@@ -45,6 +45,7 @@ impl Nginx {
 
     /// Ends nginx when its requests are answered, or after `grace`.
     pub async fn finish(&mut self, grace: Duration) {
+        self.vitals.is_ending.set(true);
         if let Some(master) = self.master.take() {
             signal(master.pid, Signal::QUIT);
             // nginx itself ends its workers after as long.

@@ -17,6 +17,7 @@ use super::program::{Build, Program};
 use super::search::Refused;
 use super::tls::Certificates;
 use crate::embedded::{ErrorLog, LogWriter};
+use crate::process::{clients_within, descriptors};
 
 /// A fragment that `nginx -t` refuses.
 #[derive(Debug, Clone)]
@@ -123,6 +124,7 @@ fn site(build: Build, dir: &Path) -> Site {
         temp_dir: dir.to_owned(),
         pid_file: dir.join("pid"),
         workers: 1,
+        connections_max: clients_within(descriptors()),
         has_lua: build.has_lua,
         modules: build.modules,
         has_real_ip: build.has_real_ip,

@@ -78,12 +78,19 @@ pub struct NginxOptions {
     pub modules: Option<PathBuf>,
     /// Its worker processes.
     pub workers: u32,
+    /// So often it is looked whether its processes go on.
+    pub look: Duration,
     /// A file in which people find the configuration of the nginx that has taken one last.
     pub shown_config: PathBuf,
     /// A directory for files that it needs for a time, and for its configuration.
     pub temp_dir: PathBuf,
     /// The command line of the front behind nginx, without `--control PATH`.
     pub inner: Vec<OsString>,
+}
+
+impl NginxOptions {
+    /// So often it is looked whether its processes go on, but in tests.
+    pub const LOOK: Duration = Duration::from_secs(2);
 }
 
 /// Runs nginx and the front behind it until SIGTERM or SIGINT, and until their requests are
@@ -128,14 +135,18 @@ async fn live(options: FrontOptions) -> Result<(), Diagnostic> {
         let relay = relay.clone();
         async move { relay.converse(stream).await }
     }));
-    let outcome = watch(&mut front, &mut inner, &edge, &options.log_dir).await;
-    // Without the front behind it nginx answers nobody: the next front is to come at once.
-    let grace = if outcome.is_ok() { options.grace } else { Duration::ZERO };
     let (vitals, serves) = (front.vitals.clone(), front.serves.clone());
-    tokio::select! {
-        () = front.finish(grace) => {}
-        never = vitals.look_after(&names.own, &serves) => match never {},
-    }
+    let life = async {
+        let outcome = watch(&mut front, &mut inner, &edge, &options.log_dir).await;
+        // Without the front behind it nginx answers nobody: the next front is to come at once.
+        let grace = if outcome.is_ok() { options.grace } else { Duration::ZERO };
+        front.finish(grace).await;
+        outcome
+    };
+    let outcome = tokio::select! {
+        outcome = life => outcome,
+        never = vitals.look_after(nginx.look, &names.own, &serves) => match never {},
+    };
     inner.end().await;
     drop(keeper);
     for path in [&options.control_socket, &names.own, &names.http, &names.inner_control] {
@@ -221,6 +232,7 @@ async fn site(
         temp_dir: nginx.temp_dir.clone(),
         pid_file: names.pid_file.clone(),
         workers: nginx.workers.max(1),
+        connections_max: process::clients_within(process::descriptors()),
         has_lua: build.has_lua,
         modules: build.modules,
         has_real_ip: build.has_real_ip,
@@ -251,8 +263,7 @@ async fn watch(
     let mut int = on_signal(SignalKind::interrupt()).map_err(cannot)?;
     // As the embedded front: received and not obeyed.
     let _hangup = on_signal(SignalKind::hangup()).map_err(cannot)?;
-    let (serves, vitals) = (front.serves.clone(), front.vitals.clone());
-    let own_socket = front.site.own_socket.clone();
+    let serves = front.serves.clone();
     // Whatever nginx is asked meanwhile, and however long it takes to answer.
     tokio::select! {
         _ = term.recv() => Ok(()),
@@ -263,7 +274,6 @@ async fn watch(
         }
         failed = look_after(front, edge, log_dir) => Err(failed),
         never = edge.answer_in_time(&serves) => match never {},
-        never = vitals.look_after(&own_socket, &serves) => match never {},
     }
 }
 

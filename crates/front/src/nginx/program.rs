@@ -271,8 +271,8 @@ pub struct Process {
 /// The processes of nginx that are children of this one, the oldest first.
 pub fn children(parent: Pid) -> Vec<Process> {
     let parent = u32::try_from(parent.as_raw_nonzero().get()).unwrap_or_default();
-    let all = mfserv_platform::proc::processes(Path::new("/proc"));
-    let ours = all.into_iter().filter(|one| one.parent == parent && one.state != 'Z');
+    let all = mfserv_platform::proc::children(Path::new("/proc"), &[parent]);
+    let ours = all.into_iter().filter(|one| one.state != 'Z');
     let started = |pid| mfserv_platform::proc::started_s(Path::new("/proc"), pid);
     let mut found: Vec<_> = ours.filter_map(|one| Some((started(one.pid)?, one))).collect();
     found.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.pid.cmp(&other.1.pid)));

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 
 use super::config::{ADDED_BYTES, ADDED_FIELDS, CERTIFICATE_BYTES};
 use super::edge::Edge;
-use super::ends::Ends;
+use super::ends::{Ends, Telling};
 use crate::control_socket::WRITE_PATIENCE;
 
 /// Daemons understand that nginx has ended from this version of the protocol on.
@@ -42,7 +42,7 @@ impl Relay {
         let mut obeyed = self.edge.obeyed();
         let mut hears_ends = false;
         loop {
-            let mut answers = Vec::new();
+            let (mut answers, mut telling) = (Vec::new(), None);
             tokio::select! {
                 message = daemon.receive::<ToFront>() => match message {
                     Ok(message) => {
@@ -61,7 +61,10 @@ impl Relay {
                     Err(why) => return Err(why.to_string()),
                 },
                 _ = obeyed.changed() => {}
-                end = self.ends.next(), if hears_ends => answers.push(end),
+                end = self.ends.next(), if hears_ends => {
+                    answers.extend(end.message());
+                    telling = Some(end);
+                }
             }
             let now = *obeyed.borrow_and_update();
             let later = owed.split_off(&(now + 1));
@@ -70,6 +73,7 @@ impl Relay {
             );
             owed = later;
             patiently(daemon.send_all(&answers)).await?;
+            telling.into_iter().for_each(Telling::succeeded);
         }
     }
 

@@ -24,8 +24,10 @@ use super::ends::Ends;
 use super::others;
 use super::program::{Master, signal};
 
-/// So often the processes are looked at.
-const LOOK: Duration = Duration::from_secs(2);
+mod excuse;
+
+use excuse::has_excuse;
+
 /// A process that is stopped at so many looks hangs, as a front that leaves as many beats of the
 /// daemon unanswered.
 const STOPPED_LOOKS: u32 = 3;
@@ -44,6 +46,8 @@ pub struct Vitals {
     master: RefCell<Option<Master>>,
     /// The master that was killed from here, and why.
     killed: RefCell<Option<(Pid, EndReason)>>,
+    /// nginx was asked to end: it accepts nobody, and goes on with its requests.
+    pub is_ending: Cell<bool>,
     /// For the daemon.
     pub ends: Rc<Ends>,
 }
@@ -115,7 +119,8 @@ struct Question {
 
 impl Question {
     /// True if nginx leaves it unanswered for too long. A connection that is closed is answered:
-    /// a worker without a free connection does so.
+    /// a worker without a free connection does so, and has descriptors for as many as it may have
+    /// (`config.rs`).
     fn hangs(&mut self, socket: &Path) -> bool {
         match &self.asked {
             Some(asked) if !asked.is_finished() => self.looks += 1,
@@ -149,20 +154,27 @@ impl Vitals {
     pub fn has_ended(&self, master: Pid, why: EndReason) {
         let killed = self.killed.take().filter(|(pid, _)| *pid == master);
         let why = killed.map_or(why, |(_, why)| why);
-        self.ends.report(ended(master, false, why));
+        self.ends.report(ended(master, None, why));
     }
 
-    /// Kills what hangs, as long as this process lives.
-    pub async fn look_after(&self, own_socket: &Path, serves: &Cell<bool>) -> Infallible {
+    /// Kills what hangs, as long as this process lives. `pause`: between two looks.
+    pub async fn look_after(
+        &self,
+        pause: Duration,
+        own_socket: &Path,
+        serves: &Cell<bool>,
+    ) -> Infallible {
         let (mut known, mut question) = (BTreeMap::new(), Question::default());
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(pause).await;
             let master = self.master.borrow().clone().filter(|master| master.end().is_none());
             self.look(master.as_ref().map(|master| master.pid), &mut known);
             match master {
-                Some(master) if serves.get() => {
+                // One that ends has closed its socket, which this process has too: a connection
+                // to it waits for ever.
+                Some(master) if serves.get() && !self.is_ending.get() => {
                     if question.hangs(own_socket) {
-                        self.kill_all(master.pid);
+                        self.replace(master.pid);
                         question = Question::default();
                     }
                 }
@@ -173,23 +185,26 @@ impl Vitals {
 
     /// Looks at the master, its workers, and those whose master has died.
     fn look(&self, master: Option<Pid>, known: &mut BTreeMap<u32, History>) {
-        let all = proc::processes(Path::new("/proc"));
+        let all = family(master);
         known.retain(|pid, _| all.iter().any(|process| process.pid == *pid));
         for process in all.iter().filter(|process| process.state != 'Z') {
-            let pid = pid_of(process);
-            let is_master = pid.is_some() && pid == master;
-            let Some(pid) = pid.filter(|_| is_master || is_worker(process, master)) else {
+            let Some(pid) = pid_of(process) else { continue };
+            let is_master = Some(pid) == master;
+            let worker = Worker::of(process.pid).filter(|_| !is_master);
+            if !is_master && worker.is_none() {
                 continue;
-            };
+            }
             let history = known.entry(process.pid).or_default();
             let seen = seen(process, is_master);
             let Some(saw) = history.note(&seen).filter(|_| !history.is_killed) else { continue };
             history.is_killed = true;
-            match is_master {
-                true => self.kill_master(pid, saw),
-                false => {
+            match worker {
+                None => self.kill_master(pid, saw),
+                Some(worker) => {
                     signal(pid, Signal::KILL);
-                    self.ends.report(ended(pid, true, EndReason::Stuck { saw }));
+                    let is_leaving = worker.is_leaving || self.is_ending.get();
+                    let worker = Some(Worker { is_leaving });
+                    self.ends.report(ended(pid, worker, EndReason::Stuck { saw }));
                 }
             }
         }
@@ -200,20 +215,25 @@ impl Vitals {
         signal(pid, Signal::KILL);
     }
 
-    /// Kills the master and its workers: those would not obey the one that comes.
-    fn kill_all(&self, master: Pid) {
-        let all = proc::processes(Path::new("/proc"));
+    /// Kills the master, which leaves connections unanswered, and its workers: those would not obey
+    /// the one that comes. Not if one of them has an excuse.
+    fn replace(&self, master: Pid) {
+        let mut workers = family(Some(master));
+        workers.retain(|process| Worker::of(process.pid).is_some());
+        if workers.iter().any(|worker| has_excuse(Path::new("/proc"), worker.pid)) {
+            return;
+        }
         self.kill_master(master, "it leaves connections unanswered".into());
-        for worker in all.iter().filter(|process| is_worker(process, Some(master))) {
-            if let Some(pid) = pid_of(worker) {
-                signal(pid, Signal::KILL);
-            }
+        for pid in workers.iter().filter_map(pid_of) {
+            signal(pid, Signal::KILL);
         }
     }
 }
 
-fn ended(pid: Pid, is_worker: bool, why: EndReason) -> FromFront {
-    FromFront::NginxEnded { pid: number(pid), is_worker, why }
+/// The message for the daemon; `worker`: `None` for a master.
+fn ended(pid: Pid, worker: Option<Worker>, why: EndReason) -> FromFront {
+    let is_leaving = worker.is_some_and(|worker| worker.is_leaving);
+    FromFront::NginxEnded { pid: number(pid), is_worker: worker.is_some(), is_leaving, why }
 }
 
 fn pid_of(process: &Process) -> Option<Pid> {
@@ -224,14 +244,26 @@ fn number(pid: Pid) -> u32 {
     pid.as_raw_nonzero().get().unsigned_abs()
 }
 
-/// True for a worker of this master, and for one whose master has died: this process is its parent
-/// then.
-fn is_worker(process: &Process, master: Option<Pid>) -> bool {
-    let parents = [Some(getpid()), master].into_iter().flatten();
-    let mut parents = parents.map(number);
-    parents.any(|pid| pid == process.parent) && {
-        let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-        line.starts_with(b"nginx: worker process")
+/// The children of this process and of the master: among them are the master, its workers, and
+/// workers whose master has died, since this process is their parent then.
+fn family(master: Option<Pid>) -> Vec<Process> {
+    let parents: Vec<u32> = [Some(getpid()), master].into_iter().flatten().map(number).collect();
+    proc::children(Path::new("/proc"), &parents)
+}
+
+/// A worker of nginx.
+#[derive(Debug, Clone, Copy)]
+struct Worker {
+    /// It was to end with its last request.
+    is_leaving: bool,
+}
+
+impl Worker {
+    /// `None`: it is something else.
+    fn of(pid: u32) -> Option<Self> {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let rest = line.strip_prefix("nginx: worker process")?;
+        Some(Self { is_leaving: rest.starts_with(" is shutting down") })
     }
 }
 
@@ -248,15 +280,16 @@ fn seen(process: &Process, is_master: bool) -> Seen {
 }
 
 fn signs(status: &str, io: &str) -> Option<Signs> {
-    let of = |text: &str, name: &str| {
-        let mut lines = text.lines();
-        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        value.trim().parse::<u64>().ok()
-    };
-    let waits = of(status, "voluntary_ctxt_switches")?;
-    let is_debugged = of(status, "TracerPid")? != 0;
-    let calls = of(io, "syscr")?.wrapping_add(of(io, "syscw")?);
+    let waits = value(status, "voluntary_ctxt_switches")?;
+    let is_debugged = value(status, "TracerPid")? != 0;
+    let calls = value(io, "syscr")?.wrapping_add(value(io, "syscw")?);
     (!is_debugged).then_some(Signs { waits, calls })
+}
+
+/// The number in a line `NAME: NUMBER`.
+fn value(text: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -232,6 +232,7 @@ impl Front {
             program: self.nginx_program.clone(),
             modules: self.nginx_modules.clone(),
             workers: self.nginx_workers,
+            look: NginxOptions::LOOK,
             shown_config: places.home().join("tmp/config_auto/nginx.conf"),
             temp_dir: places.home().join("tmp/nginx"),
             inner: words.into_iter().chain([self.rotation.clone().into()]).collect(),

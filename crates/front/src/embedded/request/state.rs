@@ -13,7 +13,6 @@ use mfserv_core::route::{
 use mfserv_core::wire::front::{Peer, Warned};
 use mfserv_core::wire::metrics::Requests;
 use mfserv_platform::sync::lock;
-use rustix::process::{Resource, getrlimit};
 use tokio::sync::Notify;
 
 use super::extensions::Extensions;
@@ -24,19 +23,10 @@ use crate::embedded::io::log_file::LogWriter;
 use crate::embedded::io::signal::Signal;
 use crate::embedded::io::tls::{Problems, Tls};
 use crate::embedded::workers::pool::{App, Pool};
+use crate::process::{OWN_DESCRIPTORS, clients_within, descriptors};
 
-/// Descriptors that the front needs for itself: sockets, logs, pipes and event loops.
-const OWN_DESCRIPTORS: u64 = 64;
-/// Of the others, one in so many is kept for workers and files.
-const KEPT_OF: u64 = 4;
 /// With so few descriptors little works; it is tried all the same.
 const OTHERS_LEAST: u64 = 8;
-
-/// How many clients there may be where a process may have so many descriptors.
-fn clients_within(descriptors: u64) -> u64 {
-    let others = descriptors.saturating_sub(OWN_DESCRIPTORS);
-    (others - others / KEPT_OF).max(1)
-}
 
 /// The descriptors of this process for clients, for workers and files, and for itself.
 struct Fitted {
@@ -51,7 +41,7 @@ struct Fitted {
 impl Fitted {
     fn new(server: &ServerSettings) -> Self {
         let wanted = u64::from(server.max_connections.max(1));
-        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let descriptors = descriptors();
         let fitting = clients_within(descriptors);
         let clients = wanted.min(fitting);
         let few = (fitting < wanted).then(|| {

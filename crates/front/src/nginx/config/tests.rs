@@ -14,6 +14,7 @@ fn site() -> Site {
         temp_dir: "/tmp/nginx".into(),
         pid_file: "/run/nginx.pid".into(),
         workers: 2,
+        connections_max: 5000,
         modules: vec!["/lib/lua.so".into()],
         has_lua: true,
         has_real_ip: true,
@@ -168,4 +169,17 @@ fn lua_of_each_plugin_is_a_string_that_ends_where_it_should() {
     let text = rendered(&[("p", section(Vec::new(), init))]);
     assert!(text.contains("run(\"@p x.conf\", [=["), "{text}");
     assert!(text.contains("\n    ]=])") || text.contains("]=])\n"), "{text}");
+}
+
+#[test]
+fn a_worker_has_no_more_connections_than_there_are_descriptors_for() {
+    let of = |max_connections: u32, connections_max: u64| {
+        let server = ServerSettings { max_connections, ..ServerSettings::default() };
+        let site = Site { connections_max, ..site() };
+        let text = render(&site, &server, &BTreeMap::new(), &BTreeSet::new());
+        let (_, rest) = text.text().split_once("worker_connections ").unwrap();
+        rest.split_once(';').unwrap().0.to_string()
+    };
+    assert_eq!([of(40_000, 5000), of(4000, 5000), of(10, 5000)], ["5000", "4000", "64"]);
+    assert_eq!(of(40_000, 9), "64", "nginx starts all the same");
 }

@@ -296,8 +296,8 @@ impl Board {
                 }
                 self.events.record(Fact::WorkerTrouble { worker, cause, detail });
             }
-            FromFront::NginxEnded { pid, is_worker, why } => {
-                self.events.record(Fact::NginxEnded { pid, is_worker, why });
+            FromFront::NginxEnded { pid, is_worker, is_leaving, why } => {
+                self.events.record(Fact::NginxEnded { pid, is_worker, is_leaving, why });
             }
             FromFront::Stats(stats) => self.counting.add(front, &stats),
             FromFront::Idle { quiet } => {
