@@ -32,6 +32,7 @@ fn world() -> Option<World> {
 fn patient(world: &World) -> Worker {
     Worker::start(world, 1, |stream, request| {
         if request.target() == "/a/long" {
+            // What is tested is that time.
             std::thread::sleep(LONGER);
         }
         say(stream, "at last")
@@ -150,6 +151,7 @@ fn a_flood_of_clients_that_take_all_descriptors_has_nothing_killed() {
             let _ = std::io::Write::write_all(&mut silent.stream, began.as_bytes());
             flood.push(silent);
         }
+        // The pace of the flood.
         std::thread::sleep(Duration::from_millis(2));
         flood.drain(..flood.len().saturating_sub(1500));
     }

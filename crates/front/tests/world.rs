@@ -27,13 +27,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const NEVER_MS: u64 = 10 * PATIENCE.as_millis() as u64;
 
 /// Waits for a condition.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        // Between two looks: conditions of another process can only be looked at.
-        std::thread::sleep(Duration::from_millis(2));
-    }
+#[track_caller]
+pub fn until(what: &str, holds: impl FnMut() -> bool) {
+    mfserv_testkit::until(what, PATIENCE, holds);
 }
 
 /// A directory and a listening socket, with which fronts of one kind can be started.
@@ -41,7 +37,6 @@ pub struct World {
     kind: &'static str,
     pub has_lua: bool,
     pub slows: Option<PathBuf>,
-    /// More variables of fronts (`program.rs`).
     pub env: Vec<(&'static str, String)>,
     pub dir: TempDir,
     pub listeners: Listeners,

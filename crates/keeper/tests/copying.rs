@@ -1,4 +1,4 @@
-//! Several processes write to one log file.
+//! What is written to log files: by several processes, and lines without an end.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -205,4 +205,21 @@ fn a_disk_that_is_slow_but_writes_loses_no_line() {
         assert!(!String::from_utf8_lossy(&buffer[..count]).contains("dropped"));
         length += count;
     }
+}
+
+#[test]
+fn a_line_without_an_end_is_written_after_a_while_and_at_the_end() {
+    let node = Node::start();
+    let mut client = node.watching();
+    for (name, more) in [("a", " and ended"), ("c", "")] {
+        let goes_on = format!("while [ ! -e {name} ]; do sleep 0.02; done; printf '{more}'");
+        client.spawn(name, &format!("printf begun; {goes_on}"));
+        until("the beginning", || node.log(name) == "begun");
+        fs::write(node.home().join(name), "").unwrap();
+        assert_eq!(client.exit_of(name).last_output, format!("begun{more}"));
+        until("the end", || node.log(name) == format!("begun{more}\n"));
+    }
+    client.spawn("b", "head -c 200000 /dev/zero | tr '\\0' x; printf end");
+    client.exit_of("b");
+    until("a long line", || node.log("b").len() == 200_004);
 }

@@ -471,24 +471,6 @@ fn a_keeper_killed_while_it_starts_processes_leaves_none_that_its_successor_does
 }
 
 #[test]
-fn a_line_without_an_end_is_written_after_a_while_and_at_the_end() {
-    let node = Node::start();
-    let mut client = node.watching();
-    client.spawn("a", "printf begun; while [ ! -e go ]; do sleep 0.02; done; printf ' and ended'");
-    until("the beginning", || node.log("a") == "begun");
-    fs::write(node.home().join("go"), "").unwrap();
-    assert_eq!(client.exit_of("a").last_output, "begun and ended");
-    until("the end", || node.log("a") == "begun and ended\n");
-    client.spawn("c", "printf begun; while [ ! -e gone ]; do sleep 0.02; done");
-    until("the beginning", || node.log("c") == "begun");
-    std::fs::write(node.home().join("gone"), "").unwrap();
-    until("the end of a line without another word", || node.log("c") == "begun\n");
-    client.spawn("b", "head -c 200000 /dev/zero | tr '\\0' x; printf end");
-    client.exit_of("b");
-    until("a long line", || node.log("b").len() == 200_004);
-}
-
-#[test]
 fn output_of_what_cannot_be_found_is_still_copied_and_its_fifo_removed_when_it_ends() {
     let node = Node::with(Setup { cgroups: false, ..Setup::default() });
     let mut client = node.watching();

@@ -97,9 +97,7 @@ pub fn fact(fact: &Fact) -> String {
             let more = if detail.is_empty() { "" } else { ": " };
             format!("{worker} did not behave: {cause}{more}{detail}")
         }
-        Fact::NginxEnded { pid, is_worker, is_leaving, why } => {
-            nginx_ended(*pid, (*is_worker, *is_leaving), why)
-        }
+        Fact::NginxEnded { .. } => nginx_ended(fact),
         Fact::OperationBegan { id, what, who } => {
             format!("operation {id} begins: {what}, asked for by {who}")
         }
@@ -132,10 +130,11 @@ fn retiring(worker: &WorkerId, why: &EndReason) -> String {
     }
 }
 
-fn nginx_ended(pid: u32, (is_worker, is_leaving): (bool, bool), why: &EndReason) -> String {
-    let who = if is_worker { "a worker of nginx" } else { "nginx" };
+fn nginx_ended(fact: &Fact) -> String {
+    let Fact::NginxEnded { pid, is_worker, is_leaving, why } = fact else { return String::new() };
+    let who = if *is_worker { "a worker of nginx" } else { "nginx" };
     let next =
-        if is_leaving { "it was to end with its last request" } else { "another one is started" };
+        if *is_leaving { "it was to end with its last request" } else { "another one is started" };
     format!("{who} (pid {pid}) ended: {why}; {next}")
 }
 

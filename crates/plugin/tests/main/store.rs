@@ -43,7 +43,7 @@ fn a_package_becomes_a_numbered_release_and_a_link_and_leaves_nothing_when_unins
         "{:?}",
         tree(node.home.root())
     );
-    assert_eq!(uninstall(&node.home, "foo", false).unwrap_err().kind, Kind::Failed);
+    assert_eq!(uninstall(&node.home, "foo", false).unwrap_err().kind, Kind::Usage);
 }
 
 #[test]
@@ -740,7 +740,7 @@ fn an_installed_plugin_is_described_and_hashed_as_mfserv_does() {
     assert_eq!(store::describe(&installed, &general).unwrap(), read(&file).unwrap());
     assert_eq!(store::hash(&node.home, "foo").unwrap(), read(&file).unwrap().hash());
     uninstall(&node.home, "foo", false).unwrap();
-    assert_eq!(store::hash(&node.home, "foo").unwrap_err().kind, Kind::Failed);
+    assert_eq!(store::hash(&node.home, "foo").unwrap_err().kind, Kind::Usage);
     let linked = dev_link(&node.home, &dir).unwrap();
     let package = store::describe(&linked, &general).unwrap();
     assert_eq!(
