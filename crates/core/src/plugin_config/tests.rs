@@ -32,7 +32,9 @@ pub(super) fn resolved_as(config_name: &str, own: &str, overrides: &[&str]) -> R
     let parsed = |(text, name): (&&str, _)| parse(text, name, Dialect::Plugin).unwrap();
     let overrides = overrides.iter().zip(["home.ini", "site.ini"]).map(parsed);
     let overrides: Vec<Document> = overrides.collect();
-    resolve("foo", &own, &overrides, &env(), config_name, &|path| path == "nginx.conf")
+    resolve("foo", &own, &overrides, &env(), config_name, &|path| {
+        ["nginx.conf", "server.conf"].contains(&path)
+    })
 }
 
 /// The general section (7 lines), then `text`.
