@@ -32,9 +32,7 @@ pub(super) fn resolved_as(config_name: &str, own: &str, overrides: &[&str]) -> R
     let parsed = |(text, name): (&&str, _)| parse(text, name, Dialect::Plugin).unwrap();
     let overrides = overrides.iter().zip(["home.ini", "site.ini"]).map(parsed);
     let overrides: Vec<Document> = overrides.collect();
-    resolve("foo", &own, &overrides, &env(), config_name, &|path| {
-        ["nginx.conf", "server.conf"].contains(&path)
-    })
+    resolve("foo", &own, &overrides, &env(), config_name, &|path| path.ends_with("x.conf"))
 }
 
 /// The general section (7 lines), then `text`.
