@@ -35,7 +35,7 @@ pub use node::{NodeBuilt, build_node};
 pub use script::Script;
 
 use crate::build::{BuildOptions, Held, KEPT_MODULES};
-use crate::discover::{Finding, Web};
+use crate::discover::Finding;
 use crate::home::Home;
 
 /// The app's own files, below the plugin's directory.
@@ -211,7 +211,7 @@ fn link_lists(wanted: &Wanted<'_>, place: &Path) -> Result<Vec<PathBuf>, Diagnos
 /// names. Refused if one of them is there.
 pub fn write_into(wanted: &Wanted<'_>) -> Result<Vec<String>, Diagnostic> {
     let dir = wanted.source;
-    if matches!(&wanted.finding.web, Some(Web::Files { dir, .. }) if dir.is_empty()) {
+    if wanted.finding.served() == Some("") {
         return Err(Diagnostic::error(format!("{} can't become a plugin as it is", dir.display()))
             .kind(Kind::Refused)
             .because("a plugin has its pages in a directory below its own")

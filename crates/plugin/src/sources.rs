@@ -5,8 +5,9 @@
 mod causes;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::hash::{DefaultHasher, Hasher};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -260,9 +261,26 @@ fn sum(file: &Path, size: u64, left: &mut u64) -> Option<u64> {
         return None;
     }
     *left = left.checked_sub(size)?;
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&std::fs::read(file).ok()?);
-    Some(hasher.finish())
+    content_sum(&mut File::open(file).ok()?).ok()
+}
+
+/// A sum of what can be read, for this build of mfserv alone.
+pub fn content_sum(from: &mut dyn Read) -> io::Result<u64> {
+    let (mut hasher, mut some) = (DefaultHasher::new(), vec![0; 64 * 1024]);
+    loop {
+        match from.read(&mut some)? {
+            0 => return Ok(hasher.finish()),
+            length => hasher.write(&some[..length]),
+        }
+    }
+}
+
+/// A file as it is now: its path, length and times. That of the last change is among them: a tool that
+/// copies may keep the other one.
+pub fn stamp_line(path: &Path, about: &Metadata) -> String {
+    let written = (about.mtime(), about.mtime_nsec());
+    let changed = (about.ctime(), about.ctime_nsec());
+    format!("{} {} {written:?} {changed:?}", path.display(), about.len())
 }
 
 fn is_source(

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,7 +16,7 @@ use super::{BuildOptions, Held, node, python};
 use crate::child::Run;
 use crate::environment::PROXY;
 use crate::progress::Progress;
-use crate::sources::Sources;
+use crate::sources::{Sources, stamp_line};
 
 /// So many lines of its output are in the error of a command that fails: the last ones.
 const LINES: usize = 40;
@@ -156,8 +155,7 @@ impl Build<'_> {
         })
     }
 
-    /// What it makes, as it is now: a sum of names, lengths and times. That of the last
-    /// change is among them: a tool that copies may keep the other one.
+    /// What it makes, as it is now: a sum of names, lengths and times.
     fn made(&self) -> Result<String, Diagnostic> {
         let mut all = Vec::new();
         for out in &self.section.out {
@@ -171,10 +169,7 @@ impl Build<'_> {
                     todo.extend(entries.flatten().map(|entry| entry.path()));
                     continue;
                 }
-                let written = (about.mtime(), about.mtime_nsec());
-                let changed = (about.ctime(), about.ctime_nsec());
-                let length = about.len();
-                all.push(format!("{} {length} {written:?} {changed:?}", path.display()));
+                all.push(stamp_line(&path, &about));
             }
             if all.len() == before {
                 return Err(self.missing(out));

@@ -23,7 +23,7 @@ const SVELTE: &[(&str, &str)] = &[
 ];
 
 pub(super) fn of(finding: &Finding, listing: &Listing) -> Vec<Variable> {
-    if matches!(finding.web, Some(Web::Files { .. })) {
+    if finding.served().is_some() {
         return Vec::new();
     }
     let deployed =

@@ -8,7 +8,6 @@ use mfserv_platform::disk;
 
 use super::code::copy_one;
 use super::{CODE, Purpose, Wanted};
-use crate::discover::Web;
 
 /// Is written after each build: a change of it renews the workers.
 pub const MARK: &str = ".mfserv-built";
@@ -17,10 +16,7 @@ pub const MARK: &str = ".mfserv-built";
 /// or is under way, has often removed the last one already. (Who builds by hand sees that.)
 fn site<'a>(wanted: &'a Wanted<'_>) -> Option<&'a str> {
     let is_built = wanted.purpose == Purpose::Dev && wanted.builds_at_edits;
-    match &wanted.finding.web {
-        Some(Web::Files { dir, .. }) if is_built && !dir.is_empty() => Some(dir),
-        _ => None,
-    }
+    wanted.finding.served().filter(|dir| is_built && !dir.is_empty())
 }
 
 /// Makes the place of the app's own files: a link to them, or a directory for the copy of a site.

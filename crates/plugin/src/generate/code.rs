@@ -41,9 +41,9 @@ pub(super) fn copy(
     let copied = copy_tree(wanted, &stage);
     let result = copied.and_then(|mut copied| {
         keep_empty(wanted, &copied, &stage)?;
-        copied.last_build = LastBuild::of(plugin, &stage, wanted, options)?;
+        copied.last_build = LastBuild::of(plugin, (&stage, place), wanted, options)?;
         let last = copied.last_build.as_ref();
-        if !options.is_fresh && last.is_some_and(|last| last.is_current(place)) {
+        if last.is_some_and(|last| last.is_current) {
             disk::remove(&stage)?;
             return Ok(copied);
         }

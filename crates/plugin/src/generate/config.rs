@@ -29,7 +29,7 @@ pub(super) fn files(wanted: &Wanted<'_>, code: &str) -> Vec<PluginFile> {
     files.text(".layerapi2_label", format!("plugin_{}@mfserv\n", wanted.name));
     files.text(".plugin_format_version", format!("{}\n", env!("CARGO_PKG_VERSION")));
     files.text(".releaseignore", release_ignore(wanted, code));
-    if !matches!(finding.web, Some(Web::Files { .. })) {
+    if finding.served().is_none() {
         // Only where it is developed from somewhere else there are builds, and a note of the last one.
         let has_mark =
             finding.build.is_some() && wanted.purpose == Purpose::Dev && !code.is_empty();
@@ -364,10 +364,9 @@ fn release_ignore(wanted: &Wanted<'_>, code: &str) -> String {
     let mut text = String::from(
         "/local\n/.mfserv-made-of\n/.mfserv-lasting\n__pycache__\n*.pyc\n.svn\n/.git/\n*.plugin\n",
     );
-    if let (Some(Web::Files { dir, .. }), false) = (&wanted.finding.web, code.is_empty()) {
-        if !dir.is_empty() {
-            text += &format!("/{code}/*\n!/{code}/{dir}\n");
-        }
+    let dir = wanted.finding.served().filter(|dir| !dir.is_empty() && !code.is_empty());
+    if let Some(dir) = dir {
+        text += &format!("/{code}/*\n!/{code}/{dir}\n");
     }
     if code.is_empty() {
         // Of a plugin what is packed is its own directory.

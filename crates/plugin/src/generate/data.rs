@@ -93,8 +93,7 @@ pub(super) fn of_plugin(wanted: &Wanted<'_>) -> Vec<String> {
 
 /// None of a site: what lies in it is published.
 fn databases_of(dir: &Path, finding: &Finding) -> Vec<String> {
-    let is_site = matches!(finding.web, Some(Web::Files { .. }));
-    if is_site { Vec::new() } else { databases(dir) }
+    if finding.served().is_some() { Vec::new() } else { databases(dir) }
 }
 
 fn same(one: &str, other: &str) -> bool {

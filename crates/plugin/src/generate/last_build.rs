@@ -1,8 +1,6 @@
 //! What the last build of an app was made of, and what it has left. A build of the same does nothing.
 
 use std::fs;
-use std::hash::{DefaultHasher, Hasher};
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Purpose, Wanted, beside_place};
 use crate::build::{self, BuildOptions, Part};
 use crate::python::is_virtual_environment;
-use crate::sources::{Sources, is_written};
+use crate::sources::{Sources, content_sum, is_written, stamp_line};
 
 /// What is kept of the last build, beside the plugin's place.
 pub(super) const RECORD: &str = "built.json";
@@ -35,24 +33,35 @@ struct Record {
     packages: Option<Part>,
 }
 
+impl Record {
+    /// What the build has left in this directory is as it was.
+    fn is_there(&self, dir: &Path) -> bool {
+        let left = left_in(dir, Some(self.at)).ok().flatten();
+        left.is_some_and(|(left, _)| left == self.left)
+    }
+}
+
 /// Seconds and nanoseconds.
 type Time = (i64, i64);
 
-/// A build that is wanted, beside the last one.
+/// The last build, beside one that is wanted.
 #[derive(Debug)]
 pub struct LastBuild {
     file: PathBuf,
     /// What the wanted one would be made of.
     made_of: String,
-    record: Option<Record>,
+    /// The last one was made of the same, and what it has left is as it was: nothing is to be done.
+    pub(super) is_current: bool,
+    /// The packages of the last one.
+    packages: Option<Part>,
 }
 
 impl LastBuild {
-    /// Reads what is known of the last build of the plugin in `place`, and what a build of the app in
-    /// `dir` would be made of: its sources, its tools and their variables. `None` if nothing is built.
+    /// Compares the last build of the plugin in `place`, which has worked in `built`, with one of the app
+    /// in `dir`: its sources, its tools and their variables. `None` if nothing is built.
     pub(super) fn of(
         place: &Path,
-        dir: &Path,
+        (dir, built): (&Path, &Path),
         wanted: &Wanted<'_>,
         options: &BuildOptions,
     ) -> Result<Option<Self>, Diagnostic> {
@@ -82,22 +91,15 @@ impl LastBuild {
         let file = beside_place(place, RECORD);
         let record = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let record = record.filter(|record: &Record| record.format == FORMAT);
-        Ok(Some(Self { file, made_of, record }))
-    }
-
-    /// The last build was made of the same, and what it has left in `dir` is as it was.
-    pub(super) fn is_current(&self, dir: &Path) -> bool {
-        let is_same = |record: &Record| {
-            let left = left_in(dir, Some(record.at)).ok().flatten();
-            record.made_of == self.made_of && left.is_some_and(|(left, _)| left == record.left)
-        };
-        self.record.as_ref().is_some_and(is_same)
+        let is_current = !options.is_fresh
+            && record.as_ref().is_some_and(|last| last.made_of == made_of && last.is_there(built));
+        let packages = record.and_then(|last| last.packages);
+        Ok(Some(Self { file, made_of, is_current, packages }))
     }
 
     /// The packages of the last build.
     pub(super) fn packages(&self) -> Option<Part> {
-        let packages = self.record.as_ref()?.packages.clone()?;
-        Some(Part { unchanged: true, ..packages })
+        self.packages.clone().map(|packages| Part { unchanged: true, ..packages })
     }
 
     /// From now on what is there is not what the last build has left.
@@ -122,8 +124,10 @@ fn content(dir: &Path) -> Result<String, Diagnostic> {
     walk(dir, &|_| Look::Inside, &mut |path, about| {
         let failed = |e| disk::failed("read", path, e);
         let sum = match (about.is_symlink(), about.is_file()) {
-            (true, _) => sum(&mut fs::read_link(path).map_err(failed)?.as_os_str().as_bytes()),
-            (false, true) => fs::File::open(path).and_then(|mut file| sum(&mut file)),
+            (true, _) => {
+                content_sum(&mut fs::read_link(path).map_err(failed)?.as_os_str().as_bytes())
+            }
+            (false, true) => fs::File::open(path).and_then(|mut file| content_sum(&mut file)),
             (false, false) => Ok(0),
         };
         let (mode, sum) = (about.mode(), sum.map_err(failed)?);
@@ -132,16 +136,6 @@ fn content(dir: &Path) -> Result<String, Diagnostic> {
     })?;
     all.sort();
     Ok(disk::fingerprint(all.iter().map(|line| ("entry", line.as_bytes()))))
-}
-
-fn sum(from: &mut dyn Read) -> std::io::Result<u64> {
-    let (mut hasher, mut some) = (DefaultHasher::new(), vec![0; 64 * 1024]);
-    loop {
-        match from.read(&mut some)? {
-            0 => return Ok(hasher.finish()),
-            length => hasher.write(&some[..length]),
-        }
-    }
 }
 
 /// A sum of the files that are there and that were not changed after this time, with the time of the
@@ -161,9 +155,7 @@ fn left_in(dir: &Path, until: Option<Time>) -> Result<Option<(String, Time)>, Di
         // What came later is of the app, or of whoever looks at it.
         if until.is_none_or(|until| changed <= until) {
             last = last.max(changed);
-            let written = (about.mtime(), about.mtime_nsec());
-            let below = path.strip_prefix(dir).unwrap_or(path).display();
-            all.push(format!("{below} {} {written:?} {changed:?}", about.len()));
+            all.push(stamp_line(path.strip_prefix(dir).unwrap_or(path), about));
         }
         Ok(())
     })?;

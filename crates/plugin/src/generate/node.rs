@@ -69,9 +69,8 @@ fn build_here(
         built.packages = project.packages(progress)?;
     }
     // An installation may have written a lock: it is a source.
-    let Some(last) = LastBuild::of(place, dir, wanted, options)? else { return Ok(built) };
-    let unchanged = !options.is_fresh && last.is_current(dir);
-    if !unchanged {
+    let Some(last) = LastBuild::of(place, (dir, dir), wanted, options)? else { return Ok(built) };
+    if !last.is_current {
         last.begins()?;
         let project = build::NodeProject::open(dir, options, progress)?;
         project.build(wanted.finding.member.as_ref(), progress)?;
@@ -79,7 +78,7 @@ fn build_here(
         last.done(dir, None)?;
     }
     built::publish(place, wanted)?;
-    built.script = Some(CommandReport { unchanged });
+    built.script = Some(CommandReport { unchanged: last.is_current });
     Ok(built)
 }
 
@@ -98,7 +97,7 @@ fn build_copy(
         let script = has_script.then_some(CommandReport { unchanged });
         NodeBuilt { packages, script, elapsed_ms: 0 }
     };
-    if let Some(last) = last.filter(|last| !options.is_fresh && last.is_current(dir)) {
+    if let Some(last) = last.filter(|last| last.is_current) {
         return Ok(report(last.packages(), true));
     }
     let project = build::NodeProject::open(dir, options, progress)?;

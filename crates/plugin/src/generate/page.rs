@@ -5,7 +5,6 @@ use std::path::Path;
 use mfserv_core::{Diagnostic, Kind};
 
 use super::Wanted;
-use crate::discover::Web;
 
 /// Files of servers that builds make, by their framework or by habit, and what starts each.
 const SERVERS: &[(&str, &str)] = &[
@@ -28,7 +27,7 @@ const NO_ADAPTER: &str = ".svelte-kit/output/server/index.js";
 
 /// Refuses a build without a page; `dir` is where it has run.
 pub(super) fn check(dir: &Path, wanted: &Wanted<'_>) -> Result<(), Diagnostic> {
-    let Some(Web::Files { dir: built, .. }) = &wanted.finding.web else { return Ok(()) };
+    let Some(built) = wanted.finding.served() else { return Ok(()) };
     if dir.join(built).join("index.html").is_file() {
         return Ok(());
     }

@@ -9,7 +9,7 @@ use clap::Args;
 use mfserv_core::names::check_plugin_name;
 use mfserv_core::{Diagnostic, Kind};
 use mfserv_plugin::build::{self, BuildOptions};
-use mfserv_plugin::discover::{self, Finding, Listing, Web, versions};
+use mfserv_plugin::discover::{self, Finding, Listing, versions};
 use mfserv_plugin::generate::{self, Asked, Copied, Lasting, NodeBuilt, Purpose, Wanted};
 use mfserv_plugin::sources::Sources;
 use mfserv_plugin::{Cancel, Home, Progress};
@@ -292,7 +292,7 @@ impl App {
 
     /// Its paths are the same below any prefix.
     fn is_site(&self) -> bool {
-        matches!(self.finding.web, Some(Web::Files { .. }))
+        self.finding.served().is_some()
     }
 
     /// Makes its own directory a plugin; returns the files that were written.
