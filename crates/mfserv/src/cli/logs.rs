@@ -93,7 +93,7 @@ impl Logs {
             return crash::run(places, &self, &meant, &files, selection);
         }
         let several = files.len() > 1 || self.follow && self.names.len() != 1;
-        let show = Show::new(self.json, several, self.raw).with(self.timestamps);
+        let show = Show::new(&self, several);
         if self.follow {
             return follow::run(&self, places, &meant, selection, &show);
         }

@@ -23,7 +23,7 @@ pub fn run(
     files: &[PathBuf],
     selection: Selection,
 ) -> Result<Outcome, Diagnostic> {
-    let show = &Show::new(logs.json, false, logs.raw).with(logs.timestamps);
+    let show = &Show::new(logs, false);
     let Some((worker, event)) = last(places, meant, show)? else {
         let of = match logs.names.is_empty() {
             true => String::new(),

@@ -41,9 +41,8 @@ impl Meant {
     /// A log of this name may come into being.
     pub fn may_be_log(&self, name: &str) -> bool {
         let rest = of_plugin(name).unwrap_or(name);
-        let begins =
-            |plugin: &String| rest.strip_prefix(&**plugin).is_some_and(|end| end.starts_with('_'));
-        ["nginx_access", "nginx_error"].contains(&name) || self.plugins.iter().any(begins)
+        let is_of = |plugin: &String| begins(rest, plugin);
+        ["nginx_access", "nginx_error"].contains(&name) || self.plugins.iter().any(is_of)
     }
 
     /// A log of a plugin is meant by this name. File names do not say where the name of a plugin
@@ -62,9 +61,7 @@ impl Meant {
             return self.is_named(name, &watcher);
         }
         // Nobody is known who wrote it: the longest plugin whose name it begins with.
-        let begins =
-            |plugin: &str| rest.strip_prefix(plugin).is_some_and(|end| end.starts_with('_'));
-        let plugins = self.plugins.iter().filter(|plugin| begins(plugin));
+        let plugins = self.plugins.iter().filter(|plugin| begins(rest, plugin));
         let owner = plugins.max_by_key(|plugin| plugin.len());
         match name.split_once(['.', '/']) {
             Some((plugin, _)) => owner.is_none_or(|owner| owner == plugin) && is_app(rest, &plain),
@@ -92,6 +89,11 @@ impl Meant {
             || dotted == short
             || is_log && !self.plugins.iter().any(|plugin| plugin == name)
     }
+}
+
+/// A log of this plugin may have this name, without `app_` or `extra_`.
+fn begins(rest: &str, plugin: &str) -> bool {
+    rest.strip_prefix(plugin).is_some_and(|end| end.starts_with('_'))
 }
 
 /// The log of this app, or of one of its workers: `foo_main`, `foo_main_worker2`.

@@ -57,7 +57,7 @@ pub fn run(
     meant: &Meant,
     selection: Selection,
 ) -> Result<Outcome, Diagnostic> {
-    let show = &Show::new(logs.json, true, logs.raw).with(logs.timestamps);
+    let show = &Show::new(logs, true);
     let error_log = [places.log().join("nginx_error.log")];
     let files: Vec<PathBuf> = live_files(places)?
         .into_iter()

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use mfserv_core::Diagnostic;
 use mfserv_core::diagnostic::shown;
 use mfserv_logfile::Source;
+use mfserv_node::render;
 use mfserv_telemetry::logs::{Found, Level, Unread, facts, parsed};
 use serde_json::{Map, Value};
 
+use super::Logs;
 use crate::cli::output::{for_terminal, print_bytes};
 use crate::cli::print;
 use crate::cli::report::print_problem;
@@ -29,15 +31,11 @@ pub struct Show {
 }
 
 impl Show {
-    /// `raw`: a terminal gets control characters too, and obeys them.
-    pub fn new(json: bool, several: bool, raw: bool) -> Self {
-        let raw = raw || !std::io::stdout().is_terminal();
-        Self { json, several, timestamps: false, raw, unread: RefCell::default() }
-    }
-
-    /// The same; `timestamps`: each line has its time and its worker before it.
-    pub fn with(self, timestamps: bool) -> Self {
-        Self { timestamps, ..self }
+    /// As the options of the command say. `several`: each line has the name of its log before it.
+    pub fn new(logs: &Logs, several: bool) -> Self {
+        let raw = logs.raw || !std::io::stdout().is_terminal();
+        let (json, timestamps) = (logs.json, logs.timestamps);
+        Self { json, several, timestamps, raw, unread: RefCell::default() }
     }
 
     /// True if each line is a JSON object.
@@ -109,21 +107,14 @@ impl Show {
 
 /// When a line was written, in local time, and by whom: the worker, or the log where that is not known.
 fn beginning(stem: &str, bytes: &[u8], at_ms: Option<u64>, source: Option<&Source>) -> String {
-    let time = time_of(bytes, at_ms).map_or_else(
-        || "-".repeat(23),
-        |time| {
-            let time = time.to_zoned(jiff::tz::TimeZone::system());
-            time.strftime("%Y-%m-%d %H:%M:%S%.3f").to_string()
-        },
-    );
+    let time = time_of(bytes, at_ms).map_or_else(|| "-".repeat(23), render::time);
     let worker = source.map(|source| source.worker.as_str()).filter(|worker| !worker.is_empty());
     format!("{time} {} |", worker.unwrap_or(stem))
 }
 
-/// The time that a line says itself, else that of its reading.
-fn time_of(bytes: &[u8], at_ms: Option<u64>) -> Option<jiff::Timestamp> {
-    let time = facts(bytes).stamp.map(|stamp| stamp.near(at_ms)).or(at_ms)?;
-    jiff::Timestamp::from_millisecond(time as i64).ok()
+/// The time that a line says itself, else that of its reading, milliseconds since the Unix epoch.
+fn time_of(bytes: &[u8], at_ms: Option<u64>) -> Option<u64> {
+    facts(bytes).stamp.map(|stamp| stamp.near(at_ms)).or(at_ms)
 }
 
 /// A line as an object in the shape of mflog: what it says of itself, and where it comes from.
@@ -141,7 +132,9 @@ fn object(
             parsed(&text, role)
         }
     };
-    if let Some(time) = time_of(bytes, at_ms) {
+    let time = time_of(bytes, at_ms);
+    let time = time.and_then(|at| jiff::Timestamp::from_millisecond(at as i64).ok());
+    if let Some(time) = time {
         let time = time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
         object.entry("timestamp").or_insert_with(|| time.into());
     }
