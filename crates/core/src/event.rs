@@ -23,6 +23,20 @@ pub struct Event {
     pub fact: Fact,
 }
 
+/// The end of a process of nginx.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NginxEnd {
+    /// Its process id.
+    pub pid: u32,
+    /// It was a worker of nginx, and not its master.
+    pub is_worker: bool,
+    /// It was to end with its last request: no other one takes its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_leaving: bool,
+    /// Why.
+    pub why: EndReason,
+}
+
 /// What can happen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -172,17 +186,7 @@ pub enum Fact {
         detail: String,
     },
     /// A process of nginx ended although nobody has asked it to, or before it was to.
-    NginxEnded {
-        /// Its process id.
-        pid: u32,
-        /// It was a worker of nginx, and not its master.
-        is_worker: bool,
-        /// It was to end with its last request: no other one takes its place.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        is_leaving: bool,
-        /// Why.
-        why: EndReason,
-    },
+    NginxEnded(NginxEnd),
     /// An operation begins.
     OperationBegan {
         /// Its id.
@@ -286,7 +290,7 @@ impl Fact {
             | Fact::LogsRemoved { .. }
             | Fact::LogTrouble { .. }
             | Fact::MemoryHigh { .. }
-            | Fact::NginxEnded { .. }
+            | Fact::NginxEnded(_)
             | Fact::AlertFiring { .. }
             | Fact::WorkerTrouble { .. }
             | Fact::OperationRecovered { .. } => Some(Severity::Warning),

@@ -83,9 +83,9 @@ fn of_a_worker_that_hangs_while_nginx_ends_the_daemon_is_told_that_no_other_one_
     });
     let stopped = leaving()[0];
     kill_process(Pid::from_raw(i32::try_from(stopped).unwrap()).unwrap(), Signal::STOP).unwrap();
-    let said = front.daemon.wait_for(|said| matches!(said, FromFront::NginxEnded { .. }));
-    let FromFront::NginxEnded { pid, is_worker, is_leaving, .. } = said else { unreachable!() };
-    assert_eq!((pid, is_worker, is_leaving), (stopped, true, true));
+    let said = front.daemon.wait_for(|said| matches!(said, FromFront::NginxEnded(_)));
+    let FromFront::NginxEnded(end) = said else { unreachable!() };
+    assert_eq!((end.pid, end.is_worker, end.is_leaving), (stopped, true, true));
     assert!(front.ended().success());
 }
 

@@ -48,7 +48,7 @@ pub fn node(options: &DaemonOptions) -> Result<Vec<Diagnostic>, Diagnostic> {
         }
     }
     let has_front = plan.watchers.contains_key(&WatcherName::front());
-    match fragment_check::missing_program(&module).filter(|_| has_front) {
+    match has_front.then(|| fragment_check::missing_program(&module)).flatten() {
         Some(problem) => problems.push(problem),
         None => problems.extend(fragment_check::warnings(&module, plan.table)),
     }

@@ -1,7 +1,7 @@
 //! Events as sentences; times, durations and sizes for people.
 
 use mfserv_core::Severity;
-use mfserv_core::event::{EndReason, Event, Fact};
+use mfserv_core::event::{EndReason, Event, Fact, NginxEnd};
 use mfserv_core::job::RunResult;
 use mfserv_core::memory::size_text;
 use mfserv_core::names::WorkerId;
@@ -97,7 +97,7 @@ pub fn fact(fact: &Fact) -> String {
             let more = if detail.is_empty() { "" } else { ": " };
             format!("{worker} did not behave: {cause}{more}{detail}")
         }
-        Fact::NginxEnded { .. } => nginx_ended(fact),
+        Fact::NginxEnded(end) => nginx_ended(end),
         Fact::OperationBegan { id, what, who } => {
             format!("operation {id} begins: {what}, asked for by {who}")
         }
@@ -130,8 +130,7 @@ fn retiring(worker: &WorkerId, why: &EndReason) -> String {
     }
 }
 
-fn nginx_ended(fact: &Fact) -> String {
-    let Fact::NginxEnded { pid, is_worker, is_leaving, why } = fact else { return String::new() };
+fn nginx_ended(NginxEnd { pid, is_worker, is_leaving, why }: &NginxEnd) -> String {
     let who = if *is_worker { "a worker of nginx" } else { "nginx" };
     let next =
         if *is_leaving { "it was to end with its last request" } else { "another one is started" };

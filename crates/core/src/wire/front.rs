@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::EndReason;
+use crate::event::NginxEnd;
 use crate::names::WorkerId;
 use crate::node_state::NodeState;
 use crate::route::{Amendment, RouteTable};
@@ -207,17 +207,7 @@ pub enum FromFront {
     },
     /// A process of nginx has ended although nobody has asked it to, or before it was to.
     /// Sent to daemons of version 4 and above.
-    NginxEnded {
-        /// Its process id.
-        pid: u32,
-        /// It was a worker, and no master.
-        is_worker: bool,
-        /// It was to end with its last request: no other one takes its place.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        is_leaving: bool,
-        /// Why.
-        why: EndReason,
-    },
+    NginxEnded(NginxEnd),
     /// Counters since this front started.
     Stats(Stats),
     /// Of the workers that the daemon has asked for.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-use mfserv_core::wire::front::FromFront;
+use mfserv_core::event::NginxEnd;
 use tokio::sync::Notify;
 
 /// While no daemon is there, so many are remembered; the oldest of more are forgotten.
@@ -12,7 +12,7 @@ const REMEMBERED: usize = 32;
 /// What the daemon does not know yet.
 #[derive(Default)]
 pub struct Ends {
-    unsaid: RefCell<VecDeque<FromFront>>,
+    unsaid: RefCell<VecDeque<NginxEnd>>,
     is_new: Notify,
 }
 
@@ -20,12 +20,12 @@ pub struct Ends {
 /// again, perhaps to another daemon.
 pub struct Telling<'a> {
     ends: &'a Ends,
-    end: Option<FromFront>,
+    end: Option<NginxEnd>,
 }
 
 impl Telling<'_> {
     /// What is to be told.
-    pub fn message(&self) -> Option<FromFront> {
+    pub fn end(&self) -> Option<NginxEnd> {
         self.end.clone()
     }
 
@@ -48,7 +48,7 @@ impl Drop for Telling<'_> {
 
 impl Ends {
     /// A process has ended.
-    pub fn report(&self, end: FromFront) {
+    pub fn report(&self, end: NginxEnd) {
         let mut unsaid = self.unsaid.borrow_mut();
         if unsaid.len() == REMEMBERED {
             unsaid.pop_front();
@@ -75,9 +75,9 @@ mod tests {
 
     use super::*;
 
-    fn end(pid: u32) -> FromFront {
+    fn end(pid: u32) -> NginxEnd {
         let why = EndReason::Exited { code: 0 };
-        FromFront::NginxEnded { pid, is_worker: true, is_leaving: false, why }
+        NginxEnd { pid, is_worker: true, is_leaving: false, why }
     }
 
     #[test]
@@ -88,18 +88,18 @@ mod tests {
             (1..4).for_each(|pid| ends.report(end(pid)));
             ends.next().await.succeeded();
             let failed = ends.next().await;
-            assert_eq!(failed.message(), Some(end(2)));
+            assert_eq!(failed.end(), Some(end(2)));
             drop(failed);
             for pid in [2, 3] {
                 let told = ends.next().await;
-                assert_eq!(told.message(), Some(end(pid)));
+                assert_eq!(told.end(), Some(end(pid)));
                 told.succeeded();
             }
             // Where there is none, the one that comes back is waited for.
             ends.report(end(4));
             let failed = ends.next().await;
             let (next, ()) = tokio::join!(ends.next(), async { drop(failed) });
-            assert_eq!(next.message(), Some(end(4)));
+            assert_eq!(next.end(), Some(end(4)));
         });
     }
 
@@ -112,7 +112,7 @@ mod tests {
             let failed = ends.next().await;
             (1..=REMEMBERED as u32 + 1).for_each(|pid| ends.report(end(pid)));
             drop(failed);
-            assert_eq!(ends.next().await.message(), Some(end(2)));
+            assert_eq!(ends.next().await.end(), Some(end(2)));
         });
     }
 }

@@ -62,7 +62,7 @@ impl Relay {
                 },
                 _ = obeyed.changed() => {}
                 end = self.ends.next(), if hears_ends => {
-                    answers.extend(end.message());
+                    answers.extend(end.end().map(FromFront::NginxEnded));
                     telling = Some(end);
                 }
             }

@@ -14,8 +14,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use mfserv_core::event::EndReason;
-use mfserv_core::wire::front::FromFront;
+use mfserv_core::event::{EndReason, NginxEnd};
 use mfserv_platform::proc::{self, Process};
 use rustix::process::{Pid, Signal, getpid};
 use tokio::task::JoinHandle;
@@ -230,10 +229,10 @@ impl Vitals {
     }
 }
 
-/// The message for the daemon; `worker`: `None` for a master.
-fn ended(pid: Pid, worker: Option<Worker>, why: EndReason) -> FromFront {
+/// What the daemon is told; `worker`: `None` for a master.
+fn ended(pid: Pid, worker: Option<Worker>, why: EndReason) -> NginxEnd {
     let is_leaving = worker.is_some_and(|worker| worker.is_leaving);
-    FromFront::NginxEnded { pid: number(pid), is_worker: worker.is_some(), is_leaving, why }
+    NginxEnd { pid: number(pid), is_worker: worker.is_some(), is_leaving, why }
 }
 
 fn pid_of(process: &Process) -> Option<Pid> {

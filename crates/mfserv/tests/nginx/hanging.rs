@@ -11,7 +11,7 @@ use crate::{PATIENCE, Turn, node};
 /// The processes of nginx that have ended without having been asked to, and why.
 fn ends(node: &Node) -> Vec<(u32, bool, EndReason)> {
     let end = |fact| match fact {
-        Fact::NginxEnded { pid, is_worker, why, .. } => Some((pid, is_worker, why)),
+        Fact::NginxEnded(end) => Some((end.pid, end.is_worker, end.why)),
         _ => None,
     };
     node.events().into_iter().filter_map(|event| end(event.fact)).collect()

@@ -128,7 +128,7 @@ pub trait Node: Clone + Send + Sync + 'static {
         than_ms: u64,
     ) -> impl Future<Output = Vec<WatcherName>> + Send;
 
-    /// The watchers that should serve, and of which no worker does or the last start has failed.
+    /// The watchers whose last start has failed.
     fn down(&self) -> impl Future<Output = Vec<WatcherName>> + Send;
 
     /// The watchers of a plugin of which something lives.

@@ -199,14 +199,6 @@ impl Writer<'_> {
             let of_front = format!("~^1\\|(400|408|413|499)\\|unix:{socket}\\|(.*, )?[0-9.]+$");
             text.line(format!("{} 0;", quoted(&of_front)));
         });
-        text.block("map \"$mfserv_logs|$mfserv_cause\" $mfserv_logs_cause", |text| {
-            text.line("default 0;");
-            text.line("\"~^1\\|.\" 1;");
-        });
-        text.block("map \"$mfserv_logs|$mfserv_cause\" $mfserv_logs_plain", |text| {
-            text.line("default 0;");
-            text.line("\"1|\" 1;");
-        });
         self.log_lines(text);
     }
 
@@ -225,7 +217,15 @@ impl Writer<'_> {
             });
         }
         let via = if has_two { "\"via\": \"$mfserv_via\", " } else { "" };
-        for (form, cause) in [("plain", ""), ("cause", ", \"cause\": \"$mfserv_cause\"")] {
+        let forms = [("plain", "1|", ""), ("cause", "~^1\\|.", ", \"cause\": \"$mfserv_cause\"")];
+        for (form, which, cause) in forms {
+            text.block(
+                &format!("map \"$mfserv_logs|$mfserv_cause\" $mfserv_logs_{form}"),
+                |text| {
+                    text.line("default 0;");
+                    text.line(format!("\"{which}\" 1;"));
+                },
+            );
             text.line(format!(
                 "log_format mfserv_{form} escape=json '{{ \"@timestamp\": \"$time_iso8601\", \
                  \"from\": \"$mfserv_from\", {via}\"host\": \"$host\", \
@@ -239,7 +239,7 @@ impl Writer<'_> {
             return text.line("access_log off;");
         }
         let log = quoted_path(&self.site.log_dir.join("nginx_access.log"));
-        for form in ["plain", "cause"] {
+        for (form, ..) in forms {
             text.line(format!("access_log {log} mfserv_{form} if=$mfserv_logs_{form};"));
         }
     }

@@ -296,9 +296,7 @@ impl Board {
                 }
                 self.events.record(Fact::WorkerTrouble { worker, cause, detail });
             }
-            FromFront::NginxEnded { pid, is_worker, is_leaving, why } => {
-                self.events.record(Fact::NginxEnded { pid, is_worker, is_leaving, why });
-            }
+            FromFront::NginxEnded(end) => self.events.record(Fact::NginxEnded(end)),
             FromFront::Stats(stats) => self.counting.add(front, &stats),
             FromFront::Idle { quiet } => {
                 if let Some(quiet) = self.questions.answered(front, quiet) {
